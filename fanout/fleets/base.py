@@ -1,0 +1,72 @@
+"""The one interface every fleet has: machines come from `provision`, and go with `release`.
+
+`release` is idempotent, bounded in time, and right after any failure of `provision`, half-way ones too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+Progress = Callable[[int, int], None]
+"""Called with (machines ready, machines wanted) while a fleet is being provisioned."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """One machine, as a fleet hands it over: how to reach it, and who it is."""
+
+    name: str
+    """Unique in the fleet; the name of its folder in the run's folder."""
+    address: str
+    """What other machines, and SSH, reach it by."""
+    role: str | None = None
+    """The role it is reserved for; None takes any."""
+    relay: bool = False
+    """Marked by the user as fit to be a relay."""
+    local: bool = False
+    """No SSH: the agent is started as a child process, of the root or of a relay."""
+    user: str | None = None
+    port: int | None = None
+    key: str | None = None
+    """A private key file at the root, used by the root (never sent, unless the fleet's `relay_key` says so)."""
+    jump: str | None = None
+    """ProxyJump for the root's own connection, `[user@]host[:port]`."""
+    host_keys: tuple[str, ...] = ()
+    """Known host keys as `type base64`; when empty, the user's known_hosts decides."""
+    python: str = "python3"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run asks of a fleet."""
+
+    run: str
+    """The run's id: lower-case letters, digits and dashes."""
+    machines: int | None
+    """How many machines; None takes whatever the fleet has (a hosts file) or the fleet's own default."""
+    roles: Mapping[str, int] = field(default_factory=dict)
+    relays: int = 0
+    """How many further machines are wanted only as relays; a fleet that has no such thing ignores it."""
+
+
+class Fleet(Protocol):
+    """Where machines come from.
+
+    Made by `Fleet(spec)`, with `spec` the text after the colon of `--fleet name:spec` (empty without one).
+    A bad spec raises UsageError there, before anything is made.
+    """
+
+    name: ClassVar[str]
+
+    async def provision(self, request: Request, progress: Progress) -> list[Host]: ...
+
+    async def release(self) -> None: ...
+
+    @property
+    def relay_key(self) -> str | None:
+        """The text of a throw-away private key that relays may use to reach their children.
+
+        Only for fleets that fanout makes. None: a relay uses its own key or a forwarded SSH agent.
+        """
