@@ -1,0 +1,347 @@
+"""A relay's connections to its children: an `ssh` of this host each (or a child process, for local machines).
+
+The bound on handshakes in flight and the retries are the Dialer's; here are the processes and their pipes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from . import launch
+from .core import diagnose
+from .core.bootstrap import Bootstrap, Payload, stub
+from .core.dialer import Dialer
+from .loop import READ, WRITE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .loop import Timer
+    from .main import Agent
+
+READ_SIZE = 64 << 10
+STDERR_MOST = 4 << 10
+CLOSING = 2.0  # s that an ssh gets to end by itself once its input is closed
+
+
+class Connection:
+    """One child: the process that carries its link."""
+
+    def __init__(self, owner: Children, spec: dict[str, Any], call: int) -> None:
+        self.owner = owner
+        self.spec = spec
+        self.machine: int = spec["id"]
+        self.call = call
+        self.pid = 0
+        self._bootstrap: Bootstrap | None = Bootstrap()
+        self._out = b""
+        self._stderr = b""
+        self._fds = [-1, -1, -1]
+        self._writing = False
+        self._failure: tuple[str, str, bool] | None = None
+        self._timer: Timer | None = None
+        self.closed = False
+
+    def start(self) -> None:
+        """OSError: no process could be started."""
+        owner, loop = self.owner, self.owner.agent.loop
+        pipes = [os.pipe(), os.pipe(), os.pipe()]
+        ours = [pipes[0][1], pipes[1][0], pipes[2][0]]
+        theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
+        try:
+            local = bool(self.spec.get("local"))
+            environment = dict(os.environ) if local else owner.agent.own_environment
+            self.pid = launch.start(owner.argv(self.spec), environment, None, theirs[0], theirs[1], theirs[2], local)
+        except OSError:
+            for fd in ours:
+                os.close(fd)
+            raise
+        finally:
+            for fd in theirs:
+                os.close(fd)
+        for fd in ours:
+            os.set_blocking(fd, False)
+        self._fds = ours
+        owner.agent.pids[self.pid] = self
+        loop.watch(ours[1], READ, self._readable)
+        loop.watch(ours[2], READ, self._complains)
+        self._timer = loop.after(max(0.1, owner.deadline(self.machine) - time.monotonic()), self._overdue)
+        self._write(owner.payload.stage0)
+
+    def _overdue(self) -> None:
+        said = self._bootstrap.noise()[-200:] if self._bootstrap is not None else b""
+        self._fail("unreachable", "no agent within the connect timeout%s" % (
+            ": it printed %r" % said if said.strip() else ""), False)
+
+    def _readable(self, _: int) -> None:
+        try:
+            data = os.read(self._fds[1], READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        agent = self.owner.agent
+        if not data:
+            agent.loop.forget(self._fds[1])
+            if self._bootstrap is None and self.machine in agent.node.children:
+                # The link has ended; why, the process's exit and last words will tell.
+                agent.loop.after(0.5, lambda: agent.node.lost(self.machine, self._last_words(), agent.loop.now))
+            return
+        if self._bootstrap is not None:
+            try:
+                rest = self._bootstrap.feed(data)
+            except ValueError as error:
+                kind = "no python" if "python3 is" in str(error) else "failed"
+                self._fail(kind, str(error), False)
+                return
+            if rest is None:
+                return
+            magic, self._bootstrap = self._bootstrap.magic, None
+            self._write(self.owner.payload.offer(magic, bool(self.spec["identity"].get("relay"))))
+            agent.node.open_child(self.machine, self.call, self.spec["identity"], agent.loop.now)
+            data = rest
+        if data:
+            agent.node.receive(self.machine, data, agent.loop.now)
+
+    def _complains(self, _: int) -> None:
+        try:
+            data = os.read(self._fds[2], READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.owner.agent.loop.forget(self._fds[2])
+        self._stderr = (self._stderr + data)[-STDERR_MOST:]
+
+    def opened(self) -> None:
+        """The handshake of the link is done."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # Writing.
+
+    def _write(self, data: bytes) -> None:
+        self._out += data
+        self.pump()
+
+    def pump(self, _: int = 0) -> None:
+        """Write what the link has, as far as the pipe takes it."""
+        if self._fds[0] < 0:
+            return
+        loop = self.owner.agent.loop
+        link = self.owner.agent.node.children.get(self.machine) if self._bootstrap is None else None
+        try:
+            while True:
+                if not self._out and link is not None:
+                    self._out = link.pull(READ_SIZE)
+                if not self._out:
+                    break
+                self._out = self._out[os.write(self._fds[0], self._out) :]
+        except BlockingIOError:
+            if not self._writing:
+                self._writing = True
+                loop.watch(self._fds[0], WRITE, self.pump)
+            return
+        except OSError:  # the reading end tells
+            self._out = b""
+        if self._writing:
+            self._writing = False
+            loop.forget(self._fds[0])
+
+    # The end.
+
+    def _last_words(self) -> str:
+        said = self._stderr.decode("utf-8", "replace").strip().splitlines()
+        return "the connection closed%s" % (" (%s)" % said[-1][:200] if said else "")
+
+    def _fail(self, outcome: str, reason: str, again: bool) -> None:
+        self._failure = (outcome, reason, again)
+        self.close()
+
+    def close(self) -> None:
+        """Close its input; it ends by that, or is killed."""
+        if self.closed:
+            return
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.pump()  # a last word, if there is room for it
+        self._close_fd(0)
+        wait = 0.1 if self._failure is not None else CLOSING
+        self.owner.agent.loop.after(wait, self.kill)
+
+    def kill(self) -> None:
+        if self.pid:
+            try:
+                os.kill(self.pid, 9)
+            except OSError:
+                pass
+
+    def _close_fd(self, which: int) -> None:
+        if self._fds[which] >= 0:
+            self.owner.agent.loop.forget(self._fds[which])
+            os.close(self._fds[which])
+            self._fds[which] = -1
+
+    def exited(self, status: int) -> None:
+        self.pid = 0
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._fds[2] in self.owner.agent.loop and len(self._stderr) < STDERR_MOST:
+            before = len(self._stderr)
+            self._complains(0)
+            if len(self._stderr) == before:
+                break
+        agent = self.owner.agent
+        for _ in range(64):  # its last frames, above all
+            if self._fds[1] not in agent.loop:
+                break
+            self._readable(0)
+        for which in range(3):
+            self._close_fd(which)
+        self.owner.ended(self, status, self._failure)
+
+    def diagnose(self, status: int) -> tuple[str, str, bool]:
+        code = 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+        said = self._stderr.decode("utf-8", "replace")
+        if self._bootstrap is not None and self._bootstrap.noise().strip() and not said.strip():
+            said = self._bootstrap.noise().decode("utf-8", "replace")[-500:]
+        how = diagnose.remote if self.spec.get("local") else diagnose.ssh
+        return how(code, said, self.spec.get("python") or "python3")
+
+    @property
+    def began(self) -> bool:
+        """Stage 0 has run: from here on the link decides."""
+        return self._bootstrap is None
+
+
+class Children:
+    def __init__(self, agent: Agent, payload: Payload) -> None:
+        self.agent = agent
+        self.payload = payload
+        self.connections: dict[int, Connection] = {}
+        self._specs: dict[int, tuple[dict[str, Any], int]] = {}
+        self._deadlines: dict[int, float] = {}
+        self._ssh: dict[str, Any] = {}
+        self._dialer = Dialer(16, agent.random)
+        self._closing = False
+
+    def connect(self, call: int, body: dict[str, Any]) -> None:
+        """The root's CONNECT: {children: [spec], ssh: {...}, seconds, handshakes}."""
+        self._ssh = body.get("ssh") or {}
+        self._write_secrets()
+        self._dialer.most(body.get("handshakes") or 16)
+        deadline = time.monotonic() + body["seconds"]
+        for spec in body["children"]:
+            machine = spec["id"]
+            self._specs[machine] = (spec, call)
+            self._deadlines[machine] = deadline
+            self._dialer.add(machine, deadline)
+        self.dial()
+
+    def deadline(self, machine: int) -> float:
+        return self._deadlines[machine]
+
+    def _write_secrets(self) -> None:
+        """What `ssh` needs as files: known host keys, and the run's own key where there is one."""
+        for name in ("known_hosts", "key"):
+            if self._ssh.get(name):
+                path = os.path.join(self.agent.folder, name)
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                with os.fdopen(fd, "w") as file:
+                    file.write(self._ssh[name])
+
+    def argv(self, spec: dict[str, Any]) -> list[str]:
+        python = spec.get("python") or "python3"
+        code = stub(self.payload.stage0)
+        if spec.get("local"):
+            return [python, "-I", "-S", "-c", code]
+        known_hosts = os.path.join(self.agent.folder, "known_hosts")
+        options = {
+            "BatchMode": "yes", "StrictHostKeyChecking": "yes", "UserKnownHostsFile": known_hosts,
+            "GlobalKnownHostsFile": "/dev/null", "CheckHostIP": "no", "UpdateHostKeys": "no",
+            "VerifyHostKeyDNS": "no", "ControlMaster": "no", "ControlPath": "none",
+            "ForwardX11": "no", "ClearAllForwardings": "yes", "PermitLocalCommand": "no",
+            "ConnectTimeout": "15", "ServerAliveInterval": "0", "Compression": "no", "GSSAPIAuthentication": "no",
+            "LogLevel": "ERROR", "RequestTTY": "no", "Tunnel": "no", "CanonicalizeHostname": "no",
+            "ProxyJump": "none",
+        }
+        if self._ssh.get("kex"):
+            options["KexAlgorithms"] = self._ssh["kex"]
+        if self._ssh.get("cipher"):
+            options["Ciphers"] = self._ssh["cipher"]
+        if self._ssh.get("key"):
+            options.update(IdentityFile=os.path.join(self.agent.folder, "key"), IdentitiesOnly="yes")
+        argv = ["ssh"]
+        for name in options:
+            argv += ["-o", "%s=%s" % (name, options[name])]
+        if self._ssh.get("forward_agent"):
+            argv += ["-A"]
+        if spec.get("port"):
+            argv += ["-p", str(spec["port"])]
+        if spec.get("user"):
+            argv += ["-l", spec["user"]]
+        return argv + ["--", spec["host"], "exec %s -I -S -c '%s'" % (python, code)]
+
+    def dial(self) -> None:
+        """Start the connections that may start now; comes back by itself when a retry is due."""
+        if self._closing:
+            return
+        now = time.monotonic()
+        for machine in self._dialer.start(now):
+            spec, call = self._specs[machine]
+            connection = self.connections[machine] = Connection(self, spec, call)
+            try:
+                connection.start()
+            except OSError as error:
+                self._over(connection, "failed", "its relay cannot start %s: %s" % (
+                    error.filename or "ssh", error.strerror), True)
+        due = self._dialer.timeout()
+        if due is not None:
+            self.agent.loop.after(max(0.01, due - now), self.dial)
+
+    def opened(self, machine: int) -> None:
+        self._dialer.succeeded(machine)
+        self.connections[machine].opened()
+        self.dial()
+
+    def close(self, machine: int) -> None:
+        """The node has given this child up."""
+        connection = self.connections.get(machine)
+        if connection is not None:
+            connection.close()
+            self.agent.loop.after(0.5, connection.kill)
+
+    def ended(self, connection: Connection, status: int, failure: tuple[str, str, bool] | None) -> None:
+        """The process of a connection is gone."""
+        machine = connection.machine
+        if self.connections.get(machine) is connection:
+            del self.connections[machine]
+        outcome, reason, again = failure or connection.diagnose(status)
+        if machine in self.agent.node.children:
+            if self.agent.node.children[machine].state == "open":
+                self._dialer.succeeded(machine)
+                self.agent.node.lost(machine, reason if status else "its agent ended", self.agent.loop.now)
+                return
+            del self.agent.node.children[machine]  # began, but never said HELLO
+        self._over(connection, outcome, reason, again)
+
+    def _over(self, connection: Connection, outcome: str, reason: str, again: bool) -> None:
+        machine = connection.machine
+        if not self._closing and self._dialer.active(machine) and not self._dialer.failed(
+                machine, again, time.monotonic()):
+            self.agent.node.connect_failed(machine, connection.call, outcome, reason, self.agent.loop.now)
+        self.dial()
+
+    def pump(self) -> None:
+        for connection in list(self.connections.values()):
+            connection.pump()
+
+    def shut(self) -> None:
+        """Close them all; none is dialled again."""
+        self._closing = True
+        for connection in list(self.connections.values()):
+            connection.close()

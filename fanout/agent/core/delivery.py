@@ -1,0 +1,68 @@
+"""Nothing that goes up is forgotten before the root has it.
+
+Each link numbers its upward frames per class.  The sender keeps a frame until it is acknowledged, and a relay
+acknowledges a frame only when everything made from it was acknowledged further up: an acknowledgement is the
+root's word, handed down hop by hop.  The same numbers are the credits: a class with a window stops at that many
+bytes unacknowledged, so a slow root slows the machines and nobody in between buffers without bound.
+
+Invariant of Sender:    acked <= every retained number <= last
+Invariant of Receiver:  acked + 1 is the first number not yet settled
+"""
+
+from __future__ import annotations
+
+from _collections import deque
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Origin = tuple["Receiver", int]
+    """A frame from below, whose settlement waits for a frame of ours."""
+
+
+class Sender:
+    """One class of one uplink."""
+
+    def __init__(self, window: int | None) -> None:
+        self.window = window
+        """Most bytes unacknowledged; None: no limit, for what is bounded otherwise."""
+        self.last = 0
+        self.unacked_bytes = 0
+        self._kept: deque[tuple[int, int, bytes, list[Origin]]] = deque()
+
+    def may_send(self) -> bool:
+        return self.window is None or self.unacked_bytes < self.window
+
+    def keep(self, kind: int, body: bytes, origins: list[Origin]) -> int:
+        """Number a frame and retain it; returns its number."""
+        self.last += 1
+        self._kept.append((self.last, kind, body, origins))
+        self.unacked_bytes += len(body)
+        return self.last
+
+    def acknowledged(self, number: int) -> None:
+        """Everything up to `number` has reached the root.  Repetitions and old numbers do nothing."""
+        while self._kept and self._kept[0][0] <= number:
+            _, _, body, origins = self._kept.popleft()
+            self.unacked_bytes -= len(body)
+            for receiver, settled in origins:
+                receiver.settle(settled)
+
+    def unacked(self) -> list[tuple[int, bytes, list[Origin]]]:
+        """(kind, body, origins) of what a new parent must be sent again, oldest first."""
+        return [entry[1:] for entry in self._kept]
+
+
+class Receiver:
+    """The other end: which numbers of one class of one child are settled."""
+
+    def __init__(self) -> None:
+        self.acked = 0
+        self.told = 0
+        """The last number that the child was told."""
+        self._settled: set[int] = set()
+
+    def settle(self, number: int) -> None:
+        self._settled.add(number)
+        while self.acked + 1 in self._settled:
+            self.acked += 1
+            self._settled.discard(self.acked)

@@ -1,0 +1,222 @@
+"""One end of one parent-child connection: handshake, heartbeat, priorities, delivery.
+
+Bytes and `now` go in (`receive`, `tick`); frames for the node and bytes for the wire (`pull`) come out.
+The child speaks first (HELLO), the parent answers who the child is (WELCOME); nothing else is said before that.
+
+    NEW --HELLO sent or seen--> GREETED --WELCOME sent or seen--> OPEN --> CLOSED
+"""
+
+from __future__ import annotations
+
+from _collections import deque
+
+from . import codec, frames
+from .codec import ProtocolError
+from .delivery import Receiver, Sender
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from .delivery import Origin
+    from .frames import Frame
+
+NEW, GREETED, OPEN, CLOSED = "new", "greeted", "open", "closed"
+
+HEARTBEAT = 2.0  # s between pings, from parent to child
+SILENCE = 5.0  # s without a byte after which the other end is given up; noticed within 6 s
+ACK_DELAY = 0.5  # s that a settled number may wait to be told
+ACK_BYTES = 64 << 10  # ... unless this much has come in since
+WINDOW = {frames.REPORT: 256 << 10, frames.BULK: 256 << 10}  # bytes sent up and not yet at the root
+BATCH = 32 << 10  # bytes of records joined into one frame
+
+
+class Link:
+    """`up` is the end at the child (it looks up at its parent); otherwise the end at the parent."""
+
+    def __init__(self, up: bool, now: float) -> None:
+        self.up = up
+        self.state = NEW
+        self.reason = ""
+        """Why it is closed."""
+        self.subtree = 0
+        """At the parent's end: the machines that this link may speak for."""
+        self.offset: float | None = None
+        """At the parent's end: the child's clock minus ours, in s, by the exchange with the shortest round trip."""
+        self.round_trip = float("inf")
+        self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
+        self._heard = now
+        self._pinged = now
+        self._due: float | None = None
+        self._decoder = frames.Decoder()
+        self._queues: tuple[deque[Any], ...] = (deque(), deque(), deque())
+        self._queued = [0, 0, 0]
+        self._senders = (Sender(None), Sender(WINDOW[frames.REPORT]), Sender(WINDOW[frames.BULK]))
+        self._receivers = (Receiver(), Receiver(), Receiver())
+        self._received = [0, 0, 0]
+        self._ack_due: float | None = None
+        self._ack_bytes = 0
+
+    # What is to be sent.
+
+    def send(self, cls: int, kind: int, number: int = 0, route: bytes = b"", body: bytes = b"") -> None:
+        """A frame that is not numbered: link-level ones and commands."""
+        self._queue(cls, (kind, number, route, body, None))
+
+    def send_up(self, cls: int, kind: int, body: bytes, origins: list[Origin]) -> None:
+        """A frame that is kept until the root has it."""
+        self._queue(cls, (kind, 0, b"", body, origins))
+
+    def _queue(self, cls: int, entry: tuple[int, int, bytes, bytes, list[Origin] | None]) -> None:
+        if self.state != CLOSED:
+            self._queues[cls].append(entry)
+            self._queued[cls] += len(entry[3])
+
+    def queued(self, cls: int) -> int:
+        """Bytes that wait to be sent."""
+        return self._queued[cls]
+
+    def wants_write(self) -> bool:
+        return any(self._ready(cls) for cls in (frames.CONTROL, frames.REPORT, frames.BULK))
+
+    def _ready(self, cls: int) -> bool:
+        return bool(self._queues[cls]) and (not self.up or self._senders[cls].may_send())
+
+    def pull(self, limit: int) -> bytes:
+        """About `limit` bytes for the wire, the most urgent first; empty when nothing may be sent."""
+        out: list[bytes] = []
+        size = 0
+        while size < limit:
+            for cls in (frames.CONTROL, frames.REPORT, frames.BULK):
+                if self._ready(cls):
+                    frame = self._next(cls)
+                    break
+            else:
+                break
+            out.append(frame)
+            size += len(frame)
+            self.messages_out += 1
+        self.bytes_out += size
+        return b"".join(out)
+
+    def _next(self, cls: int) -> bytes:
+        queue = self._queues[cls]
+        kind, number, route, body, origins = queue.popleft()
+        self._queued[cls] -= len(body)
+        if origins is not None:
+            if cls != frames.CONTROL and queue and len(body) + len(queue[0][3]) <= BATCH:
+                origins = list(origins)
+                parts, size = [body], len(body)
+                while queue and queue[0][0] == kind and size + len(queue[0][3]) <= BATCH:
+                    following = queue.popleft()
+                    self._queued[cls] -= len(following[3])
+                    parts.append(following[3])
+                    size += len(following[3])
+                    origins += following[4]
+                body = b"".join(parts)
+            number = self._senders[cls].keep(kind, body, origins)
+        return frames.encode(cls, kind, number, route, body)
+
+    def all_acknowledged(self) -> bool:
+        """Everything sent up is known to be at the root."""
+        return not any(self._queues) and all(not sender.unacked() for sender in self._senders)
+
+    def undelivered(self) -> list[tuple[int, int, bytes, list[Origin]]]:
+        """(class, kind, body, origins) of all that the root may not have, in order: for the next parent."""
+        rest = []
+        for cls, (sender, queue) in enumerate(zip(self._senders, self._queues)):
+            rest += [(cls, kind, body, origins) for kind, body, origins in sender.unacked()]
+            rest += [(cls, entry[0], entry[3], entry[4]) for entry in queue if entry[4] is not None]
+        return rest
+
+    # What comes in.
+
+    def receive(self, data: bytes, now: float) -> Iterator[Frame]:
+        """The frames that concern the node.  ProtocolError: the link must be closed with its text."""
+        self._heard = now
+        self.bytes_in += len(data)
+        for frame in self._decoder.feed(data):
+            self.messages_in += 1
+            cls, kind, number, _, body = frame
+            if self.state == OPEN:
+                if kind == frames.PING and self.up:
+                    self.send(frames.CONTROL, frames.PONG, 0, b"", codec.pack([codec.unpack(body)[0], now]))
+                    yield frame  # the node takes the lease and the clock from it
+                elif kind == frames.PONG and not self.up:
+                    self._measure(codec.unpack(body), now)
+                elif kind == frames.ACK:
+                    for sender, acked in zip(self._senders, codec.unpack(body)):
+                        sender.acknowledged(acked)
+                elif kind == frames.BYE or (kind in frames.COMMANDS and self.up):
+                    yield frame
+                elif kind in frames.UPWARD and not self.up:
+                    self._received[cls] += 1
+                    if number != self._received[cls]:
+                        raise ProtocolError("frame %d where %d was next" % (number, self._received[cls]))
+                    self._ack_bytes += len(body)
+                    yield frame
+                else:
+                    raise ProtocolError("message %d is not for this direction" % kind)
+            elif kind == (frames.WELCOME if self.up else frames.HELLO) and self.state in (NEW, GREETED):
+                yield frame
+            elif kind == frames.BYE:
+                yield frame
+            else:
+                raise ProtocolError("message %d before the handshake" % kind)
+
+    def receiver(self, cls: int) -> Receiver:
+        return self._receivers[cls]
+
+    def _measure(self, pong: Any, now: float) -> None:
+        sent, theirs = pong
+        round_trip = now - sent
+        if 0 <= round_trip <= self.round_trip:
+            self.round_trip = round_trip
+            self.offset = theirs - (sent + now) / 2
+
+    # Time.
+
+    def tick(self, now: float, lease: int, clock: float | None) -> str | None:
+        """Heartbeat, acknowledgements, silence.  Returns why the child must be given up, or None.
+
+        `lease` is the root's last word and `clock` how far our clock is ahead of the root's; both ride on pings.
+        Time in which this process itself did not run (stopped, or starved) does not count as silence.
+        A child never gives up a silent parent: the parent may be back, a new one may come, or the lease ends.
+        """
+        if self.state != OPEN or self.up:
+            return None
+        if self._due is not None and now - self._due > 0.5:
+            self._heard += now - self._due
+        self._due = None
+        if now - self._heard > SILENCE:
+            return "no sign of life for %.0f s" % (now - self._heard)
+        if now - self._pinged >= HEARTBEAT:
+            self._pinged = now
+            ahead = None if clock is None or self.offset is None else clock + self.offset
+            self.send(frames.CONTROL, frames.PING, 0, b"", codec.pack([now, lease, ahead]))
+        self._acknowledge(now)
+        return None
+
+    def _acknowledge(self, now: float) -> None:
+        if all(receiver.acked == receiver.told for receiver in self._receivers):
+            return
+        if self._ack_due is None:
+            self._ack_due = now + ACK_DELAY  # the driver ticks after every batch of input, so this is seen
+        if now >= self._ack_due or self._ack_bytes >= ACK_BYTES:
+            self._ack_due = None
+            self._ack_bytes = 0
+            for receiver in self._receivers:
+                receiver.told = receiver.acked
+            numbers = [receiver.acked for receiver in self._receivers]
+            self.send(frames.CONTROL, frames.ACK, 0, b"", codec.pack(numbers))
+
+    def timeout(self) -> float | None:
+        """When `tick` is wanted next at the latest, on the clock of `now`."""
+        if self.state != OPEN or self.up:
+            return None
+        due = self._pinged + HEARTBEAT
+        if self._ack_due is not None:
+            due = min(due, self._ack_due)
+        self._due = due
+        return due

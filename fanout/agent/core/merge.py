@@ -1,0 +1,112 @@
+"""Events on their way up, merged: equal ones from many machines become one with the set of machines.
+
+An event is (key, value, set): the key is the call's id, the phase, and what else makes it unique; the value
+is opaque here.  Both stay bytes on the way: only the root and the machine itself decode them.
+
+Events of a call are held back until every machine expected below has spoken, or HOLD has passed, so a command
+to a thousand machines comes back as about one message per relay.  No event is held longer than HOLD.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from . import codec, machineset
+from .codec import ProtocolError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .delivery import Origin
+
+KEY = Struct(">IB")
+HOLD = 0.05  # s
+FLUSH_BYTES = 256 << 10  # of keys and values in one message, unless a single event is larger
+REMEMBERED = 4096  # calls whose expectations are kept
+
+
+def key(call: int, phase: int, extra: bytes = b"") -> bytes:
+    return KEY.pack(call, phase) + extra
+
+
+def split_key(packed: bytes) -> tuple[int, int, bytes]:
+    if len(packed) < KEY.size:
+        raise ProtocolError("an event key of %d bytes" % len(packed))
+    call, phase = KEY.unpack_from(packed)
+    return call, phase, packed[KEY.size :]
+
+
+def decode(body: bytes) -> list[tuple[bytes, bytes, int]]:
+    """The events of one message."""
+    events = codec.unpack(body)
+    try:
+        return [(bytes(k), bytes(v), machineset.unpack(s)) for k, v, s in events]
+    except (TypeError, ValueError) as error:
+        raise ProtocolError("events that are none: %s" % error) from None
+
+
+class Merger:
+    def __init__(self) -> None:
+        self._pending: dict[tuple[bytes, bytes], int] = {}
+        self._origins: list[Origin] = []
+        self._expected: dict[int, int] = {}
+        self._seen: dict[bytes, int] = {}
+        self._since: float | None = None
+        self._complete = False
+
+    def expect(self, call: int, machines: int) -> None:
+        """From now on, events of this call wait for these machines."""
+        while len(self._expected) >= REMEMBERED:
+            del self._expected[next(iter(self._expected))]
+        self._expected[call] = machines
+
+    def gone(self, machines: int) -> None:
+        """Wait for these no longer."""
+        for call in self._expected:
+            self._expected[call] &= ~machines
+        self._complete = True
+
+    def add(self, events: list[tuple[bytes, bytes, int]], origin: Origin | None, now: float) -> None:
+        """`origin` is the frame they came in; it is settled when the frame they leave in is."""
+        for k, value, machines in events:
+            self._pending[k, value] = self._pending.get((k, value), 0) | machines
+            seen = self._seen.get(k, 0) | machines
+            expected = self._expected.get(KEY.unpack_from(k)[0])
+            if expected is None or not expected & ~seen:
+                self._complete = True
+                self._seen.pop(k, None)
+            else:
+                while len(self._seen) >= REMEMBERED:
+                    del self._seen[next(iter(self._seen))]
+                self._seen[k] = seen
+        if origin is not None:
+            self._origins.append(origin)
+        if self._since is None:
+            self._since = now
+
+    def due(self) -> float | None:
+        """When `flush` is wanted at the latest."""
+        if self._since is None:
+            return None
+        return self._since if self._complete else self._since + HOLD
+
+    def flush(self, now: float) -> list[tuple[bytes, list[Origin]]]:
+        """The bodies to send now, each with the frames it settles."""
+        due = self.due()
+        if due is None or now < due:
+            return []
+        bodies: list[bytes] = []
+        batch: list[list[bytes]] = []
+        size = 0
+        for (k, value), machines in self._pending.items():
+            event = [k, value, machineset.pack(machines)]
+            if batch and size + len(event[1]) > FLUSH_BYTES:
+                bodies.append(codec.pack(batch))
+                batch, size = [], 0
+            batch.append(event)
+            size += len(event[0]) + len(event[1]) + len(event[2])
+        if batch:
+            bodies.append(codec.pack(batch))
+        origins = self._origins
+        self._pending, self._origins, self._since, self._complete = {}, [], None, False
+        # What came in is settled with the last body: earlier ones travel in front of it on the same link.
+        return [(body, origins if i == len(bodies) - 1 else []) for i, body in enumerate(bodies)]

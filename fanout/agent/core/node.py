@@ -1,0 +1,274 @@
+"""One node of the tree: root, relay and leaf are the same thing with and without a parent and children.
+
+Pure: bytes, local events and `now` (monotonic seconds) go in; bytes for each link (`Link.pull`) and a queue of
+things for the driver (`inbox`) come out.  The agent's poll loop, the root's asyncio session and the tests'
+simulation drive it alike.
+
+What always holds:
+- a link speaks only for machines of its own subtree, checked at every hop;
+- commands come only from the parent, events only from children;
+- a frame from a child is settled when what was made of it is, so nothing is acknowledged before the root has it.
+"""
+
+from __future__ import annotations
+
+from _collections import deque
+
+from . import codec, frames, machineset, merge
+from .codec import ProtocolError
+from .link import CLOSED, GREETED, OPEN, Link
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .delivery import Origin
+    from .frames import Frame
+
+# Phases of a call: the second part of an event's key.
+UP, DOWN, DONE, STARTED, READY, EXITED, MATCHED, ENDED, REFUSED = 1, 2, 3, 4, 5, 6, 7, 8, 9
+
+# What the inbox holds: tuples that begin with one of these.
+COMMAND = "command"  # (kind, call, body): do this on this machine
+OPENED = "opened"  # (machine,): a child's handshake is done
+CLOSE = "close"  # (machine,): end this child's connection now
+EVENT = "event"  # (call, phase, extra, value, set): at the root
+RECORD = "record"  # (kind, machine, payload): at the root
+WELCOMED = "welcomed"  # (identity,): who this node is
+EXPIRED = "expired"  # (): the root has not been heard of for the length of the lease
+BYE = "bye"  # (reason,): the parent does not want us
+
+LOST = "lost"
+
+
+class Node:
+    def __init__(self, build: str, now: float, root: bool = False) -> None:
+        self.build = build
+        """Both ends of a link run the same build, or they do not talk."""
+        self.me: int | None = None
+        """This machine's id: None at the root, and before the parent has said it."""
+        self.root = root
+        self.parent: Link | None = None
+        self.children: dict[int, Link] = {}
+        self.inbox: deque[tuple[Any, ...]] = deque()
+        self.lease = int(now) if root else 0
+        self.lease_seconds = 60.0
+        self.clock: float | None = 0.0 if root else None
+        """How far this machine's monotonic clock is ahead of the root's, in s; None: not known yet."""
+        self.refused: list[tuple[int | None, str]] = []
+        """Protocol errors of children, as (machine, reason)."""
+        self._lease_heard = now
+        self._expired = False
+        self._merger = merge.Merger()
+        self._identities: dict[int, tuple[int, Any]] = {}
+
+    # Links.
+
+    def open_parent(self, facts: dict[str, Any], now: float) -> Link:
+        """A connection to a parent is there; what the last one did not deliver goes first."""
+        old, self.parent = self.parent, Link(True, now)
+        self._lease_heard = now
+        self.parent.state = GREETED
+        self.parent.send(frames.CONTROL, frames.HELLO, 0, b"", codec.pack([self.build, facts]))
+        if old is not None:
+            for cls, kind, body, origins in old.undelivered():
+                self.parent.send_up(cls, kind, body, origins)
+        return self.parent
+
+    def open_child(self, machine: int, call: int, identity: dict[str, Any], now: float) -> Link:
+        """A connection to a child is there, and stage 0 has run; `identity` is what the child will be told."""
+        link = self.children[machine] = Link(False, now)
+        link.subtree = machineset.single(machine)
+        self._identities[machine] = (call, identity)
+        return link
+
+    def connect_failed(self, machine: int, call: int, outcome: str, reason: str, now: float) -> None:
+        """No connection to a child came about."""
+        self.emit(call, DOWN, [outcome, reason], now, machines=machineset.single(machine))
+
+    def lost(self, machine: int, reason: str, now: float) -> None:
+        """A child's connection has ended: it, and what it led to, cannot be reached any more."""
+        link = self.children.pop(machine, None)
+        if link is None:
+            return
+        link.state, link.reason = CLOSED, reason
+        call, identity = self._identities.pop(machine)
+        self._merger.gone(link.subtree)
+        own = machineset.single(machine)
+        self.emit(call, DOWN, [LOST, reason], now, machines=own)
+        if link.subtree & ~own:
+            name = identity.get("name", str(machine))
+            self.emit(call, DOWN, [LOST, "its relay %s is gone: %s" % (name, reason)], now,
+                      machines=link.subtree & ~own)
+
+    def _refuse(self, machine: int, reason: str, now: float) -> None:
+        """A child broke the protocol: say so, and cut it off."""
+        self.refused.append((machine, reason))
+        self.inbox.append((CLOSE, machine))
+        self.lost(machine, "refused: " + reason, now)
+
+    def receive(self, peer: int | None, data: bytes, now: float) -> None:
+        """Bytes from a child, or (None) from the parent.
+
+        ProtocolError: the parent talks nonsense.  A child that does is cut off here.
+        """
+        link = self.parent if peer is None else self.children.get(peer)
+        if link is None or link.state == CLOSED:
+            return
+        if peer is None:
+            for frame in link.receive(data, now):
+                self._from_parent(link, frame, now)
+            return
+        try:
+            for frame in link.receive(data, now):
+                self._from_child(peer, link, frame, now)
+        except ProtocolError as error:
+            self._refuse(peer, str(error), now)
+
+    # From above.
+
+    def _from_parent(self, link: Link, frame: Frame, now: float) -> None:
+        _, kind, number, route, body = frame
+        if kind == frames.PING:
+            _, lease, self.clock = codec.unpack(body)
+            if lease > self.lease:
+                self.lease, self._lease_heard = lease, now
+        elif kind == frames.WELCOME:
+            identity = codec.unpack(body)
+            self.me = identity["id"]
+            self.lease_seconds = identity.get("lease", self.lease_seconds)
+            link.state = OPEN
+            self.inbox.append((WELCOMED, identity))
+        elif kind == frames.BYE:
+            self.inbox.append((BYE, body.decode("utf-8", "replace")))
+        else:
+            self.command(kind, number, _machines(route), body, now)
+
+    def command(self, kind: int, call: int, targets: int, body: bytes, now: float) -> int:
+        """Pass a command on to the targets; at a machine that is one of them, to the driver too.
+
+        Returns the targets that no link leads to.
+        """
+        below = 0
+        if kind == frames.CONNECT:
+            for spec in codec.unpack(body)["children"]:
+                below |= machineset.single(spec["id"])
+        self._merger.expect(call, below or targets)
+        rest = targets
+        for link in self.children.values():
+            part = targets & link.subtree
+            if part and link.state == OPEN:
+                link.subtree |= below
+                link.send(frames.CONTROL, kind, call, machineset.pack(part), body)
+                rest &= ~part
+        if self.me is not None and targets >> self.me & 1:
+            rest &= ~machineset.single(self.me)
+            self.inbox.append((COMMAND, kind, call, body))
+        return rest
+
+    # From below.
+
+    def _from_child(self, machine: int, link: Link, frame: Frame, now: float) -> None:
+        cls, kind, number, _, body = frame
+        if kind == frames.HELLO:
+            build, facts = codec.unpack(body)
+            if build != self.build:
+                raise ProtocolError("runs build %s, not %s" % (build, self.build))
+            call, identity = self._identities[machine]
+            link.state = OPEN
+            link.send(frames.CONTROL, frames.WELCOME, 0, b"", codec.pack(identity))
+            self.inbox.append((OPENED, machine))
+            self.emit(call, UP, facts, now, machines=machineset.single(machine))
+        elif kind == frames.EVENTS:
+            events = merge.decode(body)
+            for key, _, machines in events:
+                if machines & ~link.subtree or not machines:
+                    raise ProtocolError("speaks for machines that are not its own")
+                if merge.split_key(key)[1] == DOWN:
+                    link.subtree &= ~machines
+                    self._merger.gone(machines)
+            if self.root:
+                self._arrived(events)
+                link.receiver(cls).settle(number)
+            else:
+                self._merger.add(events, (link.receiver(cls), number), now)
+        elif kind in (frames.REPORTS, frames.LOGS):
+            for source, payload in frames.records(body):
+                if not link.subtree >> source & 1:
+                    raise ProtocolError("speaks for machine %d, which is not its own" % source)
+                if self.root:
+                    self.inbox.append((RECORD, kind, source, payload))
+            if self.root:
+                link.receiver(cls).settle(number)
+            else:
+                self._up(cls, kind, body, [(link.receiver(cls), number)])
+        elif kind == frames.BYE:
+            self.inbox.append((CLOSE, machine))
+            self.lost(machine, body.decode("utf-8", "replace"), now)
+
+    def _up(self, cls: int, kind: int, body: bytes, origins: list[Origin]) -> None:
+        if self.parent is not None:
+            self.parent.send_up(cls, kind, body, origins)
+
+    def _arrived(self, events: list[tuple[bytes, bytes, int]]) -> None:
+        for key, value, machines in events:
+            call, phase, extra = merge.split_key(key)
+            self.inbox.append((EVENT, call, phase, extra, codec.unpack(value), machines))
+
+    # From this machine.
+
+    def emit(self, call: int, phase: int, value: Any, now: float, extra: bytes = b"",
+             machines: int | None = None) -> None:
+        """An event of this machine (or of `machines` below it) on its way to the root."""
+        if machines is None:
+            assert self.me is not None
+            machines = machineset.single(self.me)
+        event = (merge.key(call, phase, extra), codec.pack(value), machines)
+        if self.root:
+            self._arrived([event])
+        else:
+            self._merger.add([event], None, now)
+
+    def record(self, kind: int, payload: bytes) -> None:
+        """A report or a piece of log of this machine."""
+        assert self.me is not None
+        cls = frames.REPORT if kind == frames.REPORTS else frames.BULK
+        self._up(cls, kind, frames.record(self.me, payload), [])
+
+    def room(self, cls: int) -> int:
+        """Bytes of reports or logs that this machine may add now without swelling the queue."""
+        if self.parent is None or self.parent.state != OPEN:
+            return 0
+        return max(0, (64 << 10) - self.parent.queued(cls))
+
+    # Time.
+
+    def tick(self, now: float) -> None:
+        """What is due by `now`: merged events, heartbeats, silence, the lease.  Cheap; call it after any input."""
+        if self.root:
+            self.lease = int(now)
+        for machine, link in list(self.children.items()):
+            reason = link.tick(now, self.lease, self.clock)
+            if reason:
+                self.inbox.append((CLOSE, machine))
+                self.lost(machine, reason, now)
+        for body, origins in self._merger.flush(now):
+            self._up(frames.CONTROL, frames.EVENTS, body, origins)
+        if not self.root and not self._expired and now - self._lease_heard > self.lease_seconds:
+            self._expired = True
+            self.inbox.append((EXPIRED,))
+
+    def timeout(self) -> float | None:
+        """When `tick` is wanted next at the latest."""
+        due = [self._merger.due()] + [link.timeout() for link in self.children.values()]
+        if not self.root and not self._expired:
+            due.append(self._lease_heard + self.lease_seconds + 0.01)
+        times = [time for time in due if time is not None]
+        return min(times) if times else None
+
+
+def _machines(route: bytes) -> int:
+    try:
+        return machineset.unpack(route)
+    except ValueError as error:
+        raise ProtocolError(str(error)) from None

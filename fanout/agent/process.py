@@ -1,0 +1,423 @@
+"""What runs on this machine: commands, whose output is captured, and long-lived processes.
+
+Each has a session and process group of its own.  Stopping is TERM, a grace period, KILL, for the whole group and
+for what left it (double forks, new sessions): those are known by their ancestry and by FANOUT_PROCESS in their
+environment.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+import _signal
+
+from . import launch, proctree
+from .core import codec, frames
+from .core.lines import Lines, LogPolicy
+from .core.node import DONE, EXITED, MATCHED, READY, STARTED
+from .loop import READ, WRITE
+from .spool import Spool
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .loop import Timer
+    from .main import Agent
+
+READ_SIZE = 64 << 10
+RECORD_SIZE = 16 << 10  # bytes of log in one record
+WATCH_STOP = 0.03  # s between looks at what is still there while stopping
+KILLED_WAIT = 3.0  # s after KILL until a process counts as one that cannot be killed
+TAIL = 2 << 10  # bytes of output told with an exit that failed
+
+
+def exit_code(status: int) -> int:
+    """0 and up: exit code; below 0: the signal that ended it."""
+    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+class Child:
+    """One program that was started: its pipes, its exit, and the way to stop it."""
+
+    def __init__(self, agent: Agent, call: int, spec: dict[str, Any]) -> None:
+        self.agent = agent
+        self.call = call
+        self.spec = spec
+        self.pid: int | None = None
+        """None: not running."""
+        self.stopping = False
+        self._stdin_fd = -1
+        self._stdin_data = b""
+        self._stdin_close = False
+        self._token = ("FANOUT_PROCESS=%s/%d" % (agent.identity["run"], call)).encode()
+
+    def launch(self, stdout: int, stderr: int) -> None:
+        """OSError: it cannot be started."""
+        fill = self.agent.fill
+        spec = self.spec
+        argv = ["/bin/sh", "-c", fill(spec["shell"])] if "shell" in spec else [fill(word) for word in spec["argv"]]
+        env = dict(self.agent.environment)
+        for name, value in (spec.get("env") or {}).items():
+            env[name] = fill(value)
+        name, _, value = self._token.decode().partition("=")
+        env[name] = value
+        stdin, self._stdin_fd = os.pipe()
+        try:
+            cwd = fill(spec.get("cwd") or "") or self.agent.work
+            self.pid = launch.start(argv, env, cwd, stdin, stdout, stderr)
+        except OSError:
+            self._close_stdin()
+            raise
+        finally:
+            os.close(stdin)
+        self.agent.pids[self.pid] = self
+        os.set_blocking(self._stdin_fd, False)
+
+    def exited(self, status: int) -> None:
+        raise NotImplementedError
+
+    # Standard input.
+
+    def write(self, data: bytes, close: bool) -> None:
+        self._stdin_data += data
+        self._stdin_close = self._stdin_close or close
+        self._pump_stdin(0)
+
+    def _pump_stdin(self, _: int) -> None:
+        if self._stdin_fd < 0:
+            return
+        try:
+            while self._stdin_data:
+                self._stdin_data = self._stdin_data[os.write(self._stdin_fd, self._stdin_data[:READ_SIZE]) :]
+        except BlockingIOError:
+            self.agent.loop.watch(self._stdin_fd, WRITE, self._pump_stdin)
+            return
+        except OSError:  # it does not read any more
+            self._stdin_data, self._stdin_close = b"", True
+        self.agent.loop.forget(self._stdin_fd)
+        if self._stdin_close:
+            self._close_stdin()
+
+    def _close_stdin(self) -> None:
+        if self._stdin_fd >= 0:
+            self.agent.loop.forget(self._stdin_fd)
+            os.close(self._stdin_fd)
+            self._stdin_fd = -1
+
+    # Stopping.
+
+    def members(self) -> list[int]:
+        """The processes that belong to it now: its descendants, and those that carry its mark."""
+        found = set()
+        if self.pid is not None:
+            found.add(self.pid)
+            found.update(proctree.below(self.pid))
+        for pid in proctree.below(os.getpid()):
+            if pid not in found and proctree.has_environment(pid, self._token):
+                found.add(pid)
+        return sorted(found)
+
+    def signal(self, number: int) -> None:
+        """To the whole group, and to what has left it."""
+        members = self.members()
+        if self.pid is not None:
+            try:
+                os.kill(-self.pid, number)
+            except OSError:
+                pass
+        proctree.signal([pid for pid in members if not self._in_group(pid)], number)
+
+    def _in_group(self, pid: int) -> bool:
+        try:
+            return self.pid is not None and os.getpgid(pid) == self.pid
+        except OSError:
+            return True  # gone
+
+    def stop(self, grace: float, then: Callable[[str], None]) -> None:
+        """TERM, KILL after `grace` seconds; `then` gets '' or what is still there."""
+        self.stopping = True
+        started = time.monotonic()
+        self.signal(_signal.SIGTERM)
+        self.signal(_signal.SIGCONT)  # one that is stopped could not act on TERM
+
+        def look() -> None:
+            members = self.members()
+            waited = time.monotonic() - started
+            if not members:
+                then("")
+            elif waited > grace + KILLED_WAIT:
+                then("cannot be killed: process %s" % ", ".join(map(str, members[:5])))
+            else:
+                if waited > grace:
+                    self.signal(_signal.SIGKILL)
+                self.agent.loop.after(WATCH_STOP, look)
+
+        look()
+
+
+class Command(Child):
+    """`run`: one result, with its output up to a cap."""
+
+    def __init__(self, agent: Agent, call: int, spec: dict[str, Any]) -> None:
+        super().__init__(agent, call, spec)
+        self._cap = spec.get("capture", 1 << 20)
+        self._output = [b"", b""]
+        self._sizes = [0, 0]
+        self._fds: list[int] = []
+        self._status: int | None = None
+        self._timer: Timer | None = None
+        self._timed_out = False
+
+    def begin(self) -> None:
+        pipes = [os.pipe(), os.pipe()]
+        try:
+            self.launch(pipes[0][1], pipes[1][1])
+        except OSError as error:
+            for read, _ in pipes:
+                os.close(read)
+            what = "fanout: cannot start %s: %s\n" % (error.filename or "it", error.strerror)
+            code = 127 if isinstance(error, FileNotFoundError) else 126
+            self.agent.emit(self.call, DONE, ["failed", code, b"", what.encode(), 0])
+            return
+        finally:
+            for _, write in pipes:
+                os.close(write)
+        for which, (read, _) in enumerate(pipes):
+            os.set_blocking(read, False)
+            self._fds.append(read)
+            self.agent.loop.watch(read, READ, self._reader(which, read))
+        self.write(self.spec.get("stdin") or b"", True)
+        if self.spec.get("timeout"):
+            self._timer = self.agent.loop.after(self.spec["timeout"], self._overdue)
+
+    def _reader(self, which: int, fd: int) -> Callable[[int], None]:
+        def read(_: int) -> None:
+            self._read(which, fd)
+
+        return read
+
+    def _read(self, which: int, fd: int) -> bool:
+        """True: there may be more at once."""
+        try:
+            data = os.read(fd, READ_SIZE)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self.agent.loop.forget(fd)
+            return False
+        self._sizes[which] += len(data)
+        room = self._cap - len(self._output[which])
+        if room > 0:
+            self._output[which] += data[:room]
+        return True
+
+    def _overdue(self) -> None:
+        self._timed_out = True
+        self.stop(0.5, lambda _: None)
+
+    def exited(self, status: int) -> None:
+        self.pid = None
+        if self._timer is not None:
+            self._timer.cancel()
+        # What it wrote is in the pipes by now; what a child that it left behind writes later is not its output.
+        for which, fd in enumerate(self._fds):
+            for _ in range(1024):
+                if not self._read(which, fd):
+                    break
+            self.agent.loop.forget(fd)
+            os.close(fd)
+        self._close_stdin()
+        code = exit_code(status)
+        outcome = "timed out" if self._timed_out else "ok" if code == 0 else "failed"
+        cut = sum(size - len(kept) for size, kept in zip(self._sizes, self._output))
+        self.agent.emit(self.call, DONE, [outcome, code, self._output[0], self._output[1], cut])
+        self.agent.finished(self)
+
+
+class Process(Child):
+    """`spawn`: runs until it ends or is stopped, may be started again, and is watched line by line."""
+
+    def __init__(self, agent: Agent, call: int, spec: dict[str, Any]) -> None:
+        super().__init__(agent, call, spec)
+        self.generation = 0
+        """1 for the first start."""
+        self._spool: Spool | None = None
+        self._policy = LogPolicy(spec.get("logs") or "file", agent.compile)
+        self._lines = Lines()
+        self._sent = 0
+        self._fd = -1
+        self._paused = False
+        self._ready: Any = None
+        self._watches: dict[int, Any] = {}
+        self.broken = ""
+        """Why output could not be kept, if so."""
+
+    @property
+    def rotated(self) -> int:
+        """Bytes of output that the size cap (or a full disk) has cost."""
+        return self._spool.dropped if self._spool is not None else 0
+
+    @property
+    def forwarded(self) -> int:
+        return self._policy.forwarded
+
+    def begin(self) -> None:
+        """Start it; STARTED tells '' or why not."""
+        if self.pid is not None:
+            self.agent.emit(self.call, STARTED, "it is running already", self._extra())
+            return
+        self.stopping = False
+        self.generation += 1
+        try:
+            if self._spool is None and self._policy.to_file:
+                path = os.path.join(self.agent.folder, self.spec["name"] + ".log")
+                self._spool = Spool(path, self.spec.get("cap") or 64 << 20)
+            self._finish_output()
+            read, write = os.pipe()
+            try:
+                self.launch(write, write)
+            except OSError:
+                os.close(read)
+                raise
+            finally:
+                os.close(write)
+        except OSError as error:
+            self.agent.emit(self.call, STARTED, "cannot start %s: %s" % (error.filename or "it", error.strerror),
+                            self._extra())
+            return
+        os.set_blocking(read, False)
+        self._fd = read
+        if self.spec.get("ready"):
+            self._ready = self.agent.compile(self.spec["ready"].encode())
+        self.write(self.spec.get("stdin") or b"", "stdin" in self.spec and self.spec["stdin"] is not None)
+        self.agent.loop.watch(read, READ, self._readable)
+        self.agent.emit(self.call, STARTED, "", self._extra())
+
+    def _extra(self) -> bytes:
+        return self.generation.to_bytes(4, "big")
+
+    # Output.
+
+    def _readable(self, _: int) -> None:
+        if self._policy.kind in ("all", "match") and not self.agent.node.room(frames.BULK):
+            # The way up is full: the pipe fills, and the program waits.  Nothing is lost, nothing swells.
+            self.agent.loop.forget(self._fd)
+            self._paused = True
+            return
+        self._read()
+
+    def resume(self) -> None:
+        """There is room again."""
+        if self._paused and self._fd >= 0:
+            self._paused = False
+            self.agent.loop.watch(self._fd, READ, self._readable)
+
+    def _read(self) -> bool:
+        try:
+            data = os.read(self._fd, READ_SIZE)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._finish_output()
+            return False
+        self._take(data)
+        return True
+
+    def _take(self, data: bytes) -> None:
+        if self._spool is not None:
+            try:
+                self._spool.write(data)
+            except OSError as error:
+                self.broken = self.broken or "its output could not be kept: %s" % error.strerror
+        lines = []
+        if self._policy.by_line or self._ready is not None or self._watches:
+            lines = self._lines.feed(data)
+            self._look(lines)
+        self._forward(self._policy.feed(data, lines))
+
+    def _look(self, lines: list[bytes]) -> None:
+        for line in lines:
+            if self._ready is not None:
+                match = self._ready.search(line)
+                if match:
+                    self._ready = None
+                    self.agent.emit(self.call, READY, _groups(match), self._extra())
+            for watch, regex in list(self._watches.items()):
+                match = regex.search(line)
+                if match:
+                    del self._watches[watch]
+                    self.agent.emit(watch, MATCHED, [_text(line), _groups(match), time.time()])
+
+    def _forward(self, data: bytes) -> None:
+        for at in range(0, len(data), RECORD_SIZE):
+            piece = data[at : at + RECORD_SIZE]
+            self.agent.node.record(frames.LOGS, codec.pack([self.call, self._sent, piece]))
+            self._sent += len(piece)
+
+    def _finish_output(self) -> None:
+        if self._fd >= 0:
+            self.agent.loop.forget(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+        lines = self._lines.finish()
+        self._look(lines)
+        self._forward(self._policy.finish(lines))
+
+    def watch(self, call: int, pattern: str, from_start: bool) -> None:
+        """MATCHED for the first line that matches: from now on, or in what was kept as well."""
+        regex = self.agent.compile(pattern.encode())
+        if from_start and self._spool is not None:
+            past = Lines()
+            for piece in self._spool.read():
+                for line in past.feed(piece):
+                    match = regex.search(line)
+                    if match:
+                        self.agent.emit(call, MATCHED, [_text(line), _groups(match), time.time()])
+                        return
+        if self.pid is None:
+            self.agent.emit(call, MATCHED, None)
+        else:
+            self._watches[call] = regex
+
+    def unwatch(self, call: int) -> None:
+        self._watches.pop(call, None)
+
+    # The end of it.
+
+    def exited(self, status: int) -> None:
+        self.pid = None
+        for _ in range(1024):
+            if self._fd < 0 or not self._read():
+                break
+        self._close_stdin()
+        for watch in self._watches:
+            self.agent.emit(watch, MATCHED, None)
+        self._watches.clear()
+        self._ready = None
+        code = exit_code(status)
+        tail = b""
+        if code != 0 and not self.stopping and self._spool is not None:
+            tail = self._spool.tail(TAIL)
+        self.agent.emit(self.call, EXITED, [code, self.stopping, tail], self._extra())
+
+    def close(self) -> None:
+        """The run is over."""
+        self._finish_output()
+        if self._spool is not None:
+            self._spool.close()
+
+
+def _text(line: bytes) -> str:
+    return line.rstrip(b"\r\n").decode("utf-8", "replace")
+
+
+def _groups(match: Any) -> list[str]:
+    """What the groups of a pattern matched; the whole match where it has none."""
+    return [_text(group or b"") for group in match.groups() or (match.group(),)]

@@ -1,0 +1,72 @@
+"""The output of one process in files on the machine, with a size cap: the oldest is rotated out, and counted.
+
+Two files, each up to half the cap: `NAME.log` and, before it, `NAME.log.0`.
+Invariant: total == dropped + what is in the two files.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Spool:
+    def __init__(self, path: str, cap: int) -> None:
+        self.path = path
+        self._half = max(1, cap // 2)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        self._size = 0
+        self._older = 0
+        self.total = 0
+        self.dropped = 0
+
+    def write(self, data: bytes) -> None:
+        """OSError when the disk is full: what was not written is counted as dropped."""
+        self.total += len(data)
+        while data:
+            if self._size >= self._half:
+                self._rotate()
+            piece = data[: self._half - self._size]
+            try:
+                written = os.write(self._fd, piece)
+            except OSError:
+                self.dropped += len(data)
+                raise
+            self._size += written
+            data = data[written:]
+
+    def _rotate(self) -> None:
+        os.close(self._fd)
+        self.dropped += self._older
+        os.rename(self.path, self.path + ".0")
+        self._older, self._size = self._size, 0
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def read(self) -> Iterator[bytes]:
+        """All that is kept, oldest first, in pieces."""
+        for path in (self.path + ".0", self.path):
+            try:
+                fd = os.open(path, os.O_RDONLY)
+            except OSError:
+                continue
+            try:
+                while True:
+                    piece = os.read(fd, 64 << 10)
+                    if not piece:
+                        break
+                    yield piece
+            finally:
+                os.close(fd)
+
+    def tail(self, most: int) -> bytes:
+        """The last `most` bytes."""
+        end = b""
+        for piece in self.read():
+            end = (end + piece)[-most:]
+        return end
+
+    def close(self) -> None:
+        os.close(self._fd)

@@ -1,0 +1,92 @@
+# What a machine runs first.  It comes over stdin as text and is executed by the stub in `core/bootstrap.py`, so it
+# must run on any Python 3, say so when that is too old, and import next to nothing.
+#
+# It says which Python this is, takes the agent, compiled for just that Python or as source, checks its hash,
+# and starts it.  Nothing is written to disk.
+import os
+import sys
+
+if sys.version_info < (3, 8):
+    os.write(1, ("\nfanout-stage0 old %d.%d\n" % sys.version_info[:2]).encode())
+    sys.exit(1)
+
+import marshal
+import zlib
+
+import _frozen_importlib
+import _frozen_importlib_external
+
+try:
+    from _blake2 import blake2b
+except ImportError:
+    from hashlib import blake2b
+
+MAGIC = _frozen_importlib_external.MAGIC_NUMBER.hex()
+os.write(1, ("\nfanout-stage0 %s %d.%d\n" % ((MAGIC,) + sys.version_info[:2])).encode())
+
+
+def take(size):
+    data = b""
+    while len(data) < size:
+        piece = os.read(0, size - len(data))
+        if not piece:
+            sys.exit(1)
+        data += piece
+    return data
+
+
+def blob(size, digest):
+    data = take(int(size))
+    if data and blake2b(data, digest_size=32).hexdigest() != digest:
+        sys.exit("fanout: the agent arrived damaged")
+    return data
+
+
+line = b""
+while line[-1:] != b"\n":
+    line += take(1)
+# `code` is the agent compiled for this Python, `source` what any Python can compile; one of them may be empty.
+code_size, code_digest, source_size, source_digest = line.decode().split()
+code, source = blob(code_size, code_digest), blob(source_size, source_digest)
+modules = marshal.loads(zlib.decompress(code or source))
+
+
+class Payload:
+    """Finds and loads the modules of the agent, and keeps what is handed on to children."""
+
+    def __init__(self):
+        self.build, self.magic, self.code, self.source = modules[""].decode(), MAGIC, code, source
+
+    def find_spec(self, name, path=None, target=None):
+        if name in modules or name + ".__init__" in modules:
+            package = name not in modules
+            return _frozen_importlib.ModuleSpec(name, self, is_package=package)
+        return None
+
+    def create_module(self, spec):
+        return None
+
+    def compiled(self, name):
+        key = name if name in modules else name + ".__init__"
+        body = modules[key]
+        if code:
+            return marshal.loads(body)
+        return compile(body, key.replace(".", "/") + ".py", "exec", dont_inherit=True, optimize=2)
+
+    def exec_module(self, module):
+        exec(self.compiled(module.__name__), module.__dict__)
+
+    def compile_all(self):
+        """The same agent, compiled for this Python: for children that run an equal one."""
+        if code:
+            return code
+        packed = {name: marshal.dumps(self.compiled(name)) for name in modules if name}
+        packed[""] = modules[""]
+        return zlib.compress(marshal.dumps(packed, 2))
+
+
+payload = Payload()
+sys.meta_path.insert(0, payload)
+from fanout.agent.main import main  # noqa: E402
+
+main(payload)

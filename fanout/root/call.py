@@ -1,0 +1,86 @@
+"""A command on its way through the tree, and what came back, folded.
+
+One call goes to a set of machines.  Each machine answers with events in phases (DONE for a command; STARTED,
+READY, EXITED for a process); a machine that is lost answers no more, and counts as settled for every wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fanout.agent.core import machineset
+
+
+class Call:
+    def __init__(self, number: int, targets: int) -> None:
+        self.number = number
+        self.targets = targets
+        self.lost = 0
+        """Targets that were lost, or never reached; the session's `down` says why."""
+        self.refused: list[tuple[int, str]] = []
+        """(set, reason): machines that could not make sense of the command."""
+        self._groups: dict[tuple[int, bytes], list[tuple[int, Any]]] = {}
+        self._heard: dict[tuple[int, bytes], int] = {}
+        self._waiters: set[asyncio.Event] = set()
+
+    def groups(self, phase: int, extra: bytes = b"") -> list[tuple[int, Any]]:
+        """(set, value) as they came: equal answers of many machines are one or a few entries.  Sets are disjoint."""
+        return list(self._groups.get((phase, extra), ()))
+
+    def heard(self, phase: int, extra: bytes = b"") -> int:
+        """The set of machines that answered."""
+        return self._heard.get((phase, extra), 0)
+
+    def settled(self, phase: int, extra: bytes = b"") -> int:
+        """The targets that have answered, or never will."""
+        refused = 0
+        for machines, _ in self.refused:
+            refused |= machines
+        return self.heard(phase, extra) | self.lost | refused
+
+    async def wait(self, phase: int, *, timeout: float, extra: bytes = b"", enough: int | None = None) -> bool:
+        """Until all targets are settled (or `enough` have answered); False when `timeout` seconds passed first."""
+
+        def done() -> bool:
+            if enough is not None and machineset.count(self.heard(phase, extra)) >= enough:
+                return True
+            return not self.targets & ~self.settled(phase, extra)
+
+        changed = asyncio.Event()
+        self._waiters.add(changed)
+        try:
+            async with asyncio.timeout(timeout):
+                while not done():
+                    changed.clear()
+                    await changed.wait()
+            return True
+        except TimeoutError:
+            return False
+        finally:
+            self._waiters.discard(changed)
+
+    # What the session tells.
+
+    def event(self, phase: int, extra: bytes, value: Any, machines: int) -> None:
+        """Idempotent: a machine's first answer in a phase counts, repetitions do not."""
+        key = (phase, extra)
+        new = machines & ~self._heard.get(key, 0)
+        if not new:
+            return
+        self._heard[key] = self._heard.get(key, 0) | new
+        self._groups.setdefault(key, []).append((new, value))
+        self._wake()
+
+    def refuse(self, machines: int, reason: str) -> None:
+        self.refused.append((machines, reason))
+        self._wake()
+
+    def lose(self, machines: int) -> None:
+        if machines & self.targets & ~self.lost:
+            self.lost |= machines & self.targets
+            self._wake()
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            waiter.set()

@@ -1,0 +1,27 @@
+"""How a session connects and lives: plain values, with their defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KEX = "curve25519-sha256"
+"""13 ms of CPU per connection less than OpenSSH's default (post-quantum) exchange: chosen where machines are many."""
+CIPHER = "aes128-gcm@openssh.com"
+
+
+@dataclass(frozen=True)
+class Settings:
+    run: str
+    connect_timeout: float = 60.0
+    """Seconds for the whole tree to come up; machines that are not up by then are unreachable."""
+    lease: float = 60.0
+    """Seconds that an agent lives without hearing from the root."""
+    handshakes: int = 32
+    """SSH handshakes in flight at the root, and at each relay."""
+    kex: str | None = KEX
+    """Preferred key exchange; None: whatever both ends prefer."""
+    cipher: str | None = CIPHER
+    forward_agent: bool = False
+    """Let relays use the SSH agent of the root's user."""
+    folder: str | None = None
+    """Where agents make their folder; None: $TMPDIR or /tmp of the machine."""
