@@ -1,0 +1,326 @@
+"""The root's own connections: SSH by asyncssh, or a child process for local machines.  The only user of asyncssh.
+
+A connection carries bytes: what arrives goes to a Receiver, `write` takes what may be sent while `writable`.
+Foreign exceptions are turned into `Unreached` here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fanout.agent.core import diagnose
+from fanout.fleets.base import Host
+from fanout.root.settings import Settings
+
+if TYPE_CHECKING:
+    import asyncssh
+
+READ_SIZE = 256 << 10
+STDERR_MOST = 4 << 10
+LIMITS = (64 << 10, 16 << 10)  # bytes in asyncssh's buffer at which writing pauses and goes on
+
+
+class Unreached(Exception):  # noqa: N818  a machine's outcome, not an error of fanout
+    """No connection came about: outcome, reason, and whether it may pass by itself."""
+
+    def __init__(self, outcome: str, reason: str, again: bool) -> None:
+        super().__init__(reason)
+        self.outcome, self.reason, self.again = outcome, reason, again
+
+
+class Receiver(Protocol):
+    """Who is told what a connection does; on the event loop."""
+
+    def received(self, data: bytes) -> None: ...
+
+    def writable_again(self) -> None: ...
+
+    def ended(self, code: int, stderr: str) -> None:
+        """The remote program, or the connection, has ended.  Called once."""
+
+
+class Connection(Protocol):
+    writable: bool
+
+    def write(self, data: bytes) -> None: ...
+
+    async def close(self) -> None:
+        """End it; bounded in time, idempotent."""
+
+
+class LocalConnection:
+    """A child process on this machine."""
+
+    def __init__(self, argv: list[str], receiver: Receiver) -> None:
+        """OSError when it cannot be started."""
+        self.writable = True
+        self._receiver = receiver
+        self._loop = asyncio.get_running_loop()
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
+        assert self._process.stdin and self._process.stdout and self._process.stderr
+        self._in, self._out, self._err = (
+            self._process.stdin.fileno(), self._process.stdout.fileno(), self._process.stderr.fileno())
+        for fd in (self._in, self._out, self._err):
+            os.set_blocking(fd, False)
+        self._pending = bytearray()
+        self._stderr = b""
+        self._over = asyncio.Event()
+        self._loop.add_reader(self._out, self._readable)
+        self._loop.add_reader(self._err, self._complains)
+
+    def write(self, data: bytes) -> None:
+        self._pending += data
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._process.stdin is None or self._process.stdin.closed:
+            return
+        try:
+            while self._pending:
+                del self._pending[: os.write(self._in, self._pending[:READ_SIZE])]
+        except BlockingIOError:
+            if self.writable:
+                self.writable = False
+                self._loop.add_writer(self._in, self._flush)
+            return
+        except OSError:  # reading tells
+            self._pending.clear()
+        if not self.writable:
+            self.writable = True
+            self._loop.remove_writer(self._in)
+            self._receiver.writable_again()
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._out, READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._receiver.received(data)
+        else:
+            self._loop.remove_reader(self._out)
+            self._loop.create_task(self._reap())
+
+    def _complains(self) -> None:
+        try:
+            data = os.read(self._err, READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._err)
+        self._stderr = (self._stderr + data)[-STDERR_MOST:]
+
+    async def _reap(self) -> None:
+        """Its output has ended: it ends within a moment, or is made to."""
+        for wait in (0.0, 0.002, 0.01, 0.05, 0.2, 0.5, 1.0):
+            await asyncio.sleep(wait)
+            if self._process.poll() is not None:
+                break
+        else:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+        self._complains()
+        self._loop.remove_reader(self._err)
+        if not self.writable:
+            self._loop.remove_writer(self._in)
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            with contextlib.suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
+        self._over.set()
+        self._receiver.ended(self._process.returncode, self._stderr.decode("utf-8", "replace"))
+
+    async def close(self) -> None:
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            if not self.writable:
+                self._loop.remove_writer(self._in)
+                self.writable = True
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+        try:
+            await asyncio.wait_for(self._over.wait(), 6.0)
+        except TimeoutError:
+            self._process.kill()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), 2.0)
+
+
+class SSHConnection:
+    """One SSH connection with one session on it."""
+
+    def __init__(self, connection: asyncssh.SSHClientConnection, channel: Any, session: _Session) -> None:
+        self._connection = connection
+        self._channel = channel
+        self._session = session
+
+    @property
+    def writable(self) -> bool:
+        return self._session.writable
+
+    def write(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):  # a broken one is told by `ended`
+            self._channel.write(data)
+
+    async def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._channel.write_eof()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._session.over.wait(), 6.0)
+        self._connection.close()
+        with contextlib.suppress(TimeoutError, OSError):
+            await asyncio.wait_for(self._connection.wait_closed(), 2.0)
+        self._connection.abort()
+
+
+class _Session:
+    """What asyncssh calls; written out because asyncssh is only imported where SSH is used."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self.writable = True
+        self.over = asyncio.Event()
+        self._receiver = receiver
+        self._stderr = b""
+        self._code = -1
+
+    def connection_made(self, chan: Any) -> None:
+        chan.set_write_buffer_limits(*LIMITS)
+
+    def session_started(self) -> None: ...
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        if datatype is None:
+            self._receiver.received(data)
+        else:
+            self._stderr = (self._stderr + data)[-STDERR_MOST:]
+
+    def eof_received(self) -> bool:
+        return False
+
+    def pause_writing(self) -> None:
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        self._receiver.writable_again()
+
+    def exit_status_received(self, status: int) -> None:
+        self._code = status
+
+    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
+        self._stderr += f"ended by SIG{signal}".encode()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        said = self._stderr.decode("utf-8", "replace")
+        if exc is not None and not said:
+            said = str(exc) or type(exc).__name__
+        if not self.over.is_set():
+            self.over.set()
+            self._receiver.ended(self._code, said)
+
+
+def open_local(argv: list[str], receiver: Receiver) -> LocalConnection:
+    try:
+        return LocalConnection(argv, receiver)
+    except OSError as error:
+        raise Unreached(diagnose.NO_PYTHON, f"{argv[0]} cannot be started: {error.strerror}", False) from None
+
+
+async def open_ssh(host: Host, command: str, settings: Settings, receiver: Receiver) -> SSHConnection:
+    """Connect, log in and start `command`.  Raises Unreached."""
+    import asyncssh
+
+    options: dict[str, Any] = {
+        "compression_algs": None,
+        "keepalive_interval": 0,  # links have a heartbeat of their own
+        "x11_forwarding": False,
+        "gss_kex": False,
+        "gss_auth": False,
+        "password_auth": False,
+        "kbdint_auth": False,
+        "host_based_auth": False,
+        "login_timeout": 30,
+    }
+    if settings.kex:
+        options["kex_algs"] = "^" + settings.kex
+    if settings.cipher:
+        options["encryption_algs"] = "^" + settings.cipher
+    if host.user:
+        options["username"] = host.user
+    if host.port:
+        options["port"] = host.port
+    if host.key:
+        options["client_keys"] = [host.key]
+    if host.jump:
+        options["tunnel"] = host.jump
+    if host.host_keys:
+        options["known_hosts"] = ([asyncssh.import_public_key(key) for key in host.host_keys], [], [])
+        options["config"] = None
+    if settings.forward_agent:
+        options["agent_forwarding"] = True
+    try:
+        connection = await asyncssh.connect(host.address, **options)
+    except (OSError, asyncssh.Error, ValueError) as error:
+        raise _unreached(error, host) from None
+    session = _Session(receiver)
+    try:
+        channel, _ = await connection.create_session(lambda: session, command, encoding=None)  # type: ignore[arg-type, return-value]
+    except (OSError, asyncssh.Error) as error:
+        connection.abort()
+        raise _unreached(error, host) from None
+    except asyncio.CancelledError:
+        connection.abort()
+        raise
+    return SSHConnection(connection, channel, session)
+
+
+def _unreached(error: Exception, host: Host) -> Unreached:
+    import asyncssh
+
+    said = str(error) or type(error).__name__
+    if isinstance(error, asyncssh.PermissionDenied):
+        who = f" as {host.user}" if host.user else ""
+        return Unreached(
+            diagnose.AUTH_FAILED,
+            f"the login{who} was refused: check user, key and the machine's authorized_keys ({said})", False)
+    if isinstance(error, asyncssh.HostKeyNotVerifiable):
+        return Unreached(
+            diagnose.HOST_KEY,
+            f"its host key is not in known_hosts, or has changed: compare it, then ssh-keygen -R or ssh-keyscan ({said})",
+            False)
+    if isinstance(error, asyncssh.KeyExchangeFailed):
+        return Unreached(diagnose.UNREACHABLE, f"no algorithm in common: set --kex or --cipher ({said})", False)
+    if isinstance(error, asyncssh.KeyImportError | asyncssh.ConfigParseError | FileNotFoundError | ValueError):
+        return Unreached(diagnose.AUTH_FAILED, f"the SSH configuration or key cannot be used: {said}", False)
+    if isinstance(error, socket.gaierror):
+        return Unreached(diagnose.UNREACHABLE, f"the name {host.address} does not resolve", False)
+    if isinstance(error, ConnectionRefusedError):
+        return Unreached(diagnose.UNREACHABLE, "nothing listens on its SSH port: is sshd running?", True)
+    if isinstance(error, asyncssh.ChannelOpenError):
+        return Unreached(diagnose.UNREACHABLE, f"sshd refused a session (MaxSessions?): {said}", True)
+    if isinstance(error, asyncssh.Error | ConnectionError):
+        return Unreached(diagnose.UNREACHABLE, f"sshd dropped the connection (MaxStartups?): {said}", True)
+    return Unreached(diagnose.UNREACHABLE, f"it cannot be reached: {said}", True)
+
+
+def effective(host: Host) -> tuple[str, int, str | None]:
+    """(host, port, user) that SSH would use, with the user's ~/.ssh/config read: what a relay is told."""
+    import asyncssh
+
+    options = asyncssh.SSHClientConnectionOptions(
+        host=host.address,
+        **({"port": host.port} if host.port else {}),
+        **({"username": host.user} if host.user else {}),
+        **({"config": None} if host.host_keys else {}),
+    )
+    return options.host or host.address, options.port or 22, options.username or None
