@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import traceback
 
 import click
 
@@ -56,8 +55,7 @@ class Lazy(click.Group):
             return super().invoke(ctx)
         except FanoutError as error:
             click.echo(f"fanout: error: {error}", err=True)
-            if debugging():
-                traceback.print_exc()
+            show_traceback()
             sys.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("fanout: interrupted", err=True)
@@ -66,16 +64,19 @@ class Lazy(click.Group):
             raise
         except Exception as error:
             click.echo(f"fanout: error: {type(error).__name__}: {error}", err=True)
-            if debugging():
-                traceback.print_exc()
-            else:
+            if not show_traceback():
                 click.echo("This is a bug in fanout; FANOUT_DEBUG=1 shows where.", err=True)
             sys.exit(1)
 
 
-def debugging() -> bool:
-    """Whether tracebacks are wanted: `fanout run --debug` sets the same variable."""
-    return os.environ.get("FANOUT_DEBUG", "") not in ("", "0")
+def show_traceback() -> bool:
+    """Prints the exception at hand if tracebacks are wanted; `fanout run --debug` sets the same variable."""
+    wanted = os.environ.get("FANOUT_DEBUG", "") not in ("", "0")
+    if wanted:
+        import traceback
+
+        traceback.print_exc()
+    return wanted
 
 
 @click.command(

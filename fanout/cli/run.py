@@ -116,14 +116,14 @@ def command(
         raise UsageError(f"there is no scenario file {scenario}; name a Python file with a @scenario in it")
     run = new_run_id()
     out = sys.stderr if as_json else sys.stdout
-    error = None
+    error: BaseException | None = None
     with RunFolder(run, scenario=str(scenario), fleet=fleet, argv=sys.argv, path=run_dir) as folder:
         with Console(out, folder=folder.path, quiet=quiet) as console:
             try:
                 result = execute(scenario, {"run": run, "fleet": fleet, **options}, [folder, console])
-            except FanoutError as raised:
+            except (Exception, KeyboardInterrupt) as raised:
                 error = raised
-                result = RunResult(run=run, scenario=str(scenario), reason=str(error))
+                result = aborted(run, scenario, raised)
         if not folder.complete:
             folder.finished(result)
     if junit_file:
@@ -133,6 +133,14 @@ def command(
     if error:
         raise error
     ctx.exit(EXIT[result.outcome])
+
+
+def aborted(run: str, scenario: Path, error: BaseException) -> RunResult:
+    """The result of a run that has none of its own."""
+    interrupted = isinstance(error, KeyboardInterrupt)
+    outcome = RunOutcome.INTERRUPTED if interrupted else RunOutcome.ERROR
+    text = str(error) if isinstance(error, FanoutError) else f"{type(error).__name__} {error}".rstrip()
+    return RunResult(run, str(scenario), outcome, "" if interrupted else text)
 
 
 def execute(scenario: Path, options: dict[str, Any], observers: list[Any]) -> RunResult:

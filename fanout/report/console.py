@@ -148,7 +148,7 @@ class Console(Observer):
         for machines, text in groups:
             count = len(names.expand(machines))
             prefix = f"{cut(clean(machines), NAMES)} ({count}): " if count > 1 else f"{clean(machines)}: "
-            shown = lines(text)
+            shown = lines(text) if text.strip() else ["(nothing)"]
             if len(shown) == 1:
                 self._screen.put(Line(shown[0], prefix=prefix, style="bold"))
             else:

@@ -96,6 +96,18 @@ def test_an_error_is_in_the_result_too(
     assert (json.loads(written)["outcome"], json.loads(written)["reason"]) == ("error", "nobody answers")
 
 
+@pytest.mark.parametrize(
+    ("raised", "outcome", "reason"),
+    [(KeyboardInterrupt(), "interrupted", ""), (ZeroDivisionError("oh"), "error", "ZeroDivisionError oh")],
+)
+def test_a_run_that_ends_without_a_result_gets_one(
+    raised: BaseException, outcome: str, reason: str, scenario: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub(monkeypatch, raised)
+    written = json.loads(fanout("run", scenario, "--json").stdout)
+    assert (written["outcome"], written["reason"]) == (outcome, reason)
+
+
 def test_what_is_typed_reaches_the_runner(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = stub(monkeypatch)
     done = fanout(

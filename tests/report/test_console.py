@@ -8,6 +8,7 @@ import pty
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.report.console import COLOURS, Console, summary
+from fanout.report.screen import PENDING
 from fanout.report.text import MAX_LINE, MAX_LINES, clean, lines
 from fanout.root.outcomes import Failure, Outcome, Report, RunOutcome, RunResult
 
@@ -83,7 +85,7 @@ def test_reports_and_results_go_to_stdout_and_the_rest_to_stderr() -> None:
     shown.console.report(report("head is 12"))
     shown.console.report(report("wired", machine=1234, name="peer-1230"))
     shown.console.report(report("all wired", machine=None, name="root"))
-    shown.console.folded("uptime", [("peer[0-998]", "up 3 days"), ("peer-999", "one\ntwo\n")])
+    shown.console.folded("uptime", [("peer[0-998]", "up 3 days"), ("peer-999", "one\ntwo\n"), ("peer-7", "")])
     shown.console.note("no relays: too few machines")
     shown.console.warning("peer-3 is lost")
     shown.console.step("restart", None, True)
@@ -98,6 +100,7 @@ def test_reports_and_results_go_to_stdout_and_the_rest_to_stderr() -> None:
         "peer-999:",
         "  one",
         "  two",
+        "peer-7: (nothing)",
     ]
     assert shown.err.splitlines() == [
         "note: no relays: too few machines",
@@ -222,6 +225,27 @@ def test_a_reader_that_goes_away_does_not_end_the_run() -> None:
             console.report(report("one"))
             console.warning("still here")
         assert "still here" in err.getvalue()
+
+
+def test_a_stopped_reader_does_not_stop_the_run_and_what_it_missed_is_counted() -> None:
+    ours, theirs = os.pipe()
+    err = io.StringIO()
+    got = []
+
+    def read() -> None:
+        with os.fdopen(ours) as pipe:
+            got.extend(pipe)
+
+    reader = threading.Thread(target=read)
+    total = 3 * PENDING
+    with os.fdopen(theirs, "w") as out, Console(out, err) as console:
+        for i in range(total):
+            console.report(report(f"{i} {'x' * 50}"))  # nobody reads, and this returns
+        reader.start()
+    reader.join(60)
+    missed = int(re.search(r"warning: (\d+) lines are not shown", err.getvalue())[1])  # type: ignore[index]
+    assert len(got) + missed == total
+    assert 0 < missed < total
 
 
 def test_plain_output_does_not_import_rich() -> None:
