@@ -75,7 +75,7 @@ def ls(as_json: bool) -> None:
 @click.argument("name", required=False)
 @click.option("--all", "every", is_flag=True, help="All labs.")
 def down(name: str | None, every: bool) -> None:
-    """Remove the lab NAME, or the only one there is; nothing of it is left."""
+    """Remove the lab NAME, or the only one there is."""
     if name and every:
         raise UsageError("give the name of a lab or --all, not both")
     labs = Lab.names()
