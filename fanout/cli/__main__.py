@@ -1,0 +1,5 @@
+"""`python -m fanout.cli` is the command `fanout`."""
+
+from fanout.cli.main import main
+
+main(prog_name="fanout")

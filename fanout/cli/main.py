@@ -1,0 +1,112 @@
+"""The command `fanout`.  Parsing, printing and exit codes only; each subcommand is a module of its own.
+
+What always holds: `fanout --help` and a mistyped option import nothing but click; an error that fanout raises
+on purpose is one `fanout: error:` line and its exit code; any other exception is called a bug, which it is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from fanout.errors import FanoutError
+from fanout.version import __version__
+
+COMMANDS = {
+    "run": ("fanout.cli.run", "Run a scenario on a fleet."),
+    "lab": ("fanout.cli.lab", "Isolated hosts on this machine, to try things on."),
+    "version": ("fanout.cli.version", "Print the version."),
+}
+"""Name -> the module that has the command as `command`, and its line in `--help`."""
+
+INTERRUPTED = 130
+
+
+class Lazy(click.Group):
+    """Imports the module of the command that is asked for, and no other."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command = importlib.import_module(COMMANDS[name][0]).command
+        assert isinstance(command, click.Command)  # noqa: S101  for the type checker
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_line) for name, (_, help_line) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"there is no command {args[0]!r}; there are: {', '.join(COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Runs the command, and turns what it raises into text and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except FanoutError as error:
+            click.echo(f"fanout: error: {error}", err=True)
+            show_traceback()
+            sys.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("fanout: interrupted", err=True)
+            sys.exit(INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            click.echo(f"fanout: error: {type(error).__name__}: {error}", err=True)
+            if not show_traceback():
+                click.echo("This is a bug in fanout; FANOUT_DEBUG=1 shows where.", err=True)
+            sys.exit(1)
+
+
+def show_traceback() -> bool:
+    """Prints the exception at hand if tracebacks are wanted; `fanout run --debug` sets the same variable."""
+    wanted = os.environ.get("FANOUT_DEBUG", "") not in ("", "0")
+    if wanted:
+        import traceback
+
+        traceback.print_exc()
+    return wanted
+
+
+@click.command(
+    cls=Lazy,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, "--version", message="fanout %(version)s")
+def main() -> None:
+    """Write a scenario as plain Python; run it on a thousand machines through a tree of SSH relays.
+
+    \b
+    Try one here, without SSH:
+      fanout run scenarios/quickstart.py
+    On sixty isolated hosts of this machine (as root), behind four relays:
+      fanout run scenarios/gossip.py --fleet lab -n 60 --relays 4
+    On machines of your own:
+      fanout run scenarios/gossip.py --fleet hosts:nodes.txt
+      fanout run scenarios/gossip.py --fleet 'hosts:node[1-40],db[1-3]'
+
+    \b
+    Exit codes: 0 passed, 1 failed, 2 bad usage or a scenario that does not load,
+    3 no fleet, 130 interrupted.
+
+    \b
+    Completion of commands and options in your shell:
+      bash   eval "$(_FANOUT_COMPLETE=bash_source fanout)"     in ~/.bashrc
+      zsh    eval "$(_FANOUT_COMPLETE=zsh_source fanout)"      in ~/.zshrc
+      fish   _FANOUT_COMPLETE=fish_source fanout | source      in ~/.config/fish/config.fish
+    """
+
+
+if __name__ == "__main__":
+    main()

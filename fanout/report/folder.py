@@ -1,0 +1,226 @@
+"""The run's folder: everything that is kept of a run, written as it comes.
+
+    run.json                          who, what and when; written first
+    reports.jsonl                     every report, one JSON object a line
+    machines/<name>/<process>.log     forwarded logs, byte for byte
+    result.json                       the result; there only when the run ended
+
+What always holds: a report or log is with the operating system when the call returns, so a crash of the
+root loses none; the folder is the user's alone (0700); no name that a machine made up leads out of it.
+fanout never deletes a folder: each is the user's to keep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import re
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+from fanout.errors import FanoutError, UsageError
+from fanout.root.observer import Observer
+from fanout.root.outcomes import Report, RunResult
+from fanout.version import __version__
+
+OPEN_LOGS = 64  # files; the least recently written is closed first
+NAME = 120  # characters of a file's name that are kept; file systems take 255 bytes
+
+_ODD = re.compile(rb"[^A-Za-z0-9._@+=,-]|^\.")
+_SECRET = re.compile(r"(?i)pass|secret|token|credential|key")
+_PAIR = re.compile(r"((?:--\w+=)?[^=]*=).+", re.DOTALL)
+_LOGIN = re.compile(r"://[^/@\s]*@")
+
+
+def new_run_id() -> str:
+    """`YYYYMMDD-HHMMSS-xxxx`, in UTC, so that runs sort by their start; safe as a host's or file's name."""
+    return f"{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def runs_folder() -> Path:
+    """Where runs go when not told otherwise: `$XDG_STATE_HOME/fanout/runs`, below `~/.local/state`."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
+    return base / "fanout" / "runs"
+
+
+def redact(argument: str) -> str:
+    """An argument of the command line without what looks like a secret: `token=***`, `https://***@host`."""
+    pair = _PAIR.fullmatch(argument)
+    if pair and _SECRET.search(pair[1]):
+        return f"{pair[1]}***"
+    return _LOGIN.sub("://***@", argument)
+
+
+class SafeNames:
+    """File names for names from elsewhere: no separator, no dot in front, distinct on any file system.
+
+    Bytes that are odd in a file's name become `%XX`; a name that is too long, or equals an earlier one when
+    case is ignored, gets a number after a `~`.
+    """
+
+    def __init__(self) -> None:
+        self._given: dict[str, str] = {}
+        self._taken: set[str] = set()
+
+    def get(self, name: str) -> str:
+        """Always the same for the same name."""
+        if name not in self._given:
+            raw = name.encode("utf-8", "surrogatepass")
+            safe = _ODD.sub(lambda match: b"%%%02X" % match[0][0], raw).decode("ascii") or "%"
+            safe, base, count = safe[:NAME], safe[:NAME], 1
+            while safe.casefold() in self._taken:
+                count += 1
+                safe = f"{base}~{count}"
+            self._taken.add(safe.casefold())
+            self._given[name] = safe
+        return self._given[name]
+
+
+class RunFolder(Observer):
+    """Makes the folder, and writes down a run.  A context manager; errors name the path and a remedy."""
+
+    def __init__(
+        self, run: str, *, scenario: str, fleet: str, argv: Sequence[str] = (), path: Path | None = None
+    ) -> None:
+        """`path` is the run's folder itself, empty or new; by default one is made, and is `latest`."""
+        self.path = (path or runs_folder() / run).absolute()
+        self._machines = SafeNames()
+        self._processes: dict[str, SafeNames] = {}
+        self._logs: OrderedDict[tuple[str, str], BinaryIO] = OrderedDict()
+        self.complete = False
+        """Whether the result is written."""
+        with self._explained(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700, exist_ok=path is not None)
+            if any(self.path.iterdir()):
+                raise UsageError(f"run folder {self.path} is not empty; name a new one, or delete this one")
+            about = {
+                "run": run,
+                "scenario": scenario,
+                "fleet": redact(fleet),
+                "argv": [redact(argument) for argument in argv],
+                "started": time.time(),
+                "pid": os.getpid(),
+                "fanout": __version__,
+            }
+            self._write_whole("run.json", about)
+            self._reports: BinaryIO = (self.path / "reports.jsonl").open("ab", buffering=0)
+            if path is None:
+                self._link_latest()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the files; idempotent."""
+        self._reports.close()
+        while self._logs:
+            self._logs.popitem()[1].close()
+
+    def report(self, report: Report) -> None:
+        record = {
+            "time": report.time,
+            "machine": report.machine,
+            "name": report.name,
+            "seq": report.seq,
+            "text": report.text,
+            "fields": report.fields,
+        }
+        with self._explained(self.path / "reports.jsonl"):
+            _write_all(self._reports, _json(record).encode() + b"\n")
+
+    def log(self, machine: str, process: str, data: bytes) -> None:
+        folder = self._machines.get(machine)
+        file = self._processes.setdefault(machine, SafeNames()).get(process) + ".log"
+        with self._explained(self.path / "machines" / folder / file):
+            _write_all(self._open_log(folder, file), data)
+
+    def finished(self, result: RunResult) -> None:
+        with self._explained(self.path / "result.json"):
+            self._write_whole("result.json", result.as_json())
+        self.complete = True
+        self.close()
+
+    def _open_log(self, folder: str, file: str) -> BinaryIO:
+        key = (folder, file)
+        if key in self._logs:
+            self._logs.move_to_end(key)
+            return self._logs[key]
+        if len(self._logs) >= OPEN_LOGS:
+            self._logs.popitem(last=False)[1].close()
+        path = self.path / "machines" / folder
+        path.mkdir(parents=True, exist_ok=True)
+        log = (path / file).open("ab", buffering=0)
+        self._logs[key] = log
+        return log
+
+    def _write_whole(self, name: str, value: dict[str, Any]) -> None:
+        """The file is there as a whole or not at all."""
+        draft = self.path / f".{name}.new"
+        try:
+            with draft.open("w", encoding="utf-8") as file:
+                file.write(_json(value, indent=2) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self.path / name)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _link_latest(self) -> None:
+        """Replaced in one step: `latest` is there at every moment, with runs that start at once too."""
+        link = self.path.parent / f".latest-{self.path.name}"
+        link.symlink_to(self.path.name)
+        link.replace(self.path.parent / "latest")
+
+    @contextlib.contextmanager
+    def _explained(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            remedy = "free some space there or choose another folder with --run-dir"
+            raise FanoutError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    """An unbuffered write may take only a part, on a disk that is nearly full."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def result_text(result: RunResult) -> str:
+    """What `result.json` holds, as text."""
+    return _json(result.as_json(), indent=2)
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    """Strict JSON of anything: what JSON cannot say (bytes, NaN, odd keys) is said as text."""
+    try:
+        return json.dumps(value, allow_nan=False, indent=indent)
+    except (TypeError, ValueError):
+        return json.dumps(_sayable(value), allow_nan=False, indent=indent)
+
+
+def _sayable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else str(_sayable(key)): _sayable(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_sayable(item) for item in value]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return str(value)
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,254 @@
+"""The command line: exit codes, what reaches the runner, and that help costs nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from fanout.cli import run as cli_run
+from fanout.cli.main import COMMANDS, main
+from fanout.errors import FanoutError, FleetError, UsageError
+from fanout.root.observer import Observer
+from fanout.root.outcomes import Outcome, Report, RunOutcome, RunResult
+from fanout.version import __version__
+
+REPO = Path(__file__).parents[2]
+
+Execute = Callable[[Path, dict[str, Any], list[Observer]], RunResult]
+
+
+@pytest.fixture
+def scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    for name in ("FANOUT_FLEET", "FANOUT_DEBUG"):
+        monkeypatch.setenv(name, "")  # so that what a command sets itself is undone too
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    path = tmp_path / "s.py"
+    path.touch()
+    return str(path)
+
+
+def fanout(*args: str) -> Result:
+    return CliRunner().invoke(main, list(args))
+
+
+def stub(
+    monkeypatch: pytest.MonkeyPatch, outcome: RunOutcome | BaseException = RunOutcome.PASSED
+) -> list[Any]:
+    """A runner that ends with the outcome; returns the list of options that it was called with."""
+    calls: list[Any] = []
+
+    def execute(path: Path, options: dict[str, Any], observers: list[Observer]) -> RunResult:
+        calls.append(options)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        result = RunResult(options["run"], path.name, outcome, machines={Outcome.OK: 2})
+        for observer in observers:
+            observer.phase("provision", 0, 2)
+            observer.report(Report(1, "peer-1", 1, 0.0, "hello"))
+            observer.log("peer-1", "node", b"line\n")
+            observer.finished(result)
+        return result
+
+    monkeypatch.setattr(cli_run, "execute", execute)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        (RunOutcome.PASSED, 0),
+        (RunOutcome.FAILED, 1),
+        (RunOutcome.ERROR, 1),
+        (RunOutcome.INTERRUPTED, 130),
+        (FanoutError("no"), 1),
+        (UsageError("no"), 2),
+        (FleetError("no"), 3),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_exit_codes(
+    outcome: RunOutcome | BaseException, code: int, scenario: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub(monkeypatch, outcome)
+    done = fanout("run", scenario)
+    assert done.exit_code == code, done.output
+    if isinstance(outcome, FanoutError):
+        assert "fanout: error: no\n" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_an_error_is_in_the_result_too(
+    scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub(monkeypatch, FleetError("nobody answers"))
+    done = fanout("run", scenario, "--run-dir", str(tmp_path / "out"), "--json")
+    written = (tmp_path / "out/result.json").read_text()
+    assert done.stdout == written
+    assert (json.loads(written)["outcome"], json.loads(written)["reason"]) == ("error", "nobody answers")
+
+
+@pytest.mark.parametrize(
+    ("raised", "outcome", "reason"),
+    [(KeyboardInterrupt(), "interrupted", ""), (ZeroDivisionError("oh"), "error", "ZeroDivisionError oh")],
+)
+def test_a_run_that_ends_without_a_result_gets_one(
+    raised: BaseException, outcome: str, reason: str, scenario: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub(monkeypatch, raised)
+    written = json.loads(fanout("run", scenario, "--json").stdout)
+    assert (written["outcome"], written["reason"]) == (outcome, reason)
+
+
+def test_what_is_typed_reaches_the_runner(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = stub(monkeypatch)
+    done = fanout(
+        "run", scenario, "restart", "-n", "20", "--role", "boot=2", "--role", "peer=18", "--arg", "x=a=b",
+        "--fleet", "lab", "--relays", "4", "--depth", "3", "--width", "2", "--timeout", "5m",
+        "--connect-timeout", "1m30s", "--lease", "10", "--kex", "k", "--cipher", "c",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    del calls[0]["run"]
+    assert calls == [
+        {
+            "name": "restart", "machines": 20, "roles": {"boot": 2, "peer": 18}, "args": {"x": "a=b"},
+            "fleet": "lab", "relays": 4, "depth": 3, "width": 2, "timeout": 300.0, "connect_timeout": 90.0,
+            "lease": 10.0, "kex": "k", "cipher": "c",
+        }
+    ]  # fmt: skip
+
+
+def test_what_is_not_typed_has_a_default(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = stub(monkeypatch)
+    monkeypatch.setenv("FANOUT_FLEET", "hosts:nodes.txt")
+    assert fanout("run", scenario).exit_code == 0
+    del calls[0]["run"]
+    assert calls == [
+        {
+            "name": None, "machines": None, "roles": {}, "args": {}, "fleet": "hosts:nodes.txt",
+            "relays": None, "depth": None, "width": None, "timeout": None, "connect_timeout": 60.0,
+            "lease": 60.0, "kex": None, "cipher": None,
+        }
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (["-n", "0"], "-n"),
+        (["-n", "-3"], "-n"),
+        (["-n", "many"], "-n"),
+        (["--role", "peer"], "NAME=N"),
+        (["--role", "peer=0"], "1 or more"),
+        (["--role", "peer=x"], "1 or more"),
+        (["--role", "a=1", "--role", "a=2"], "given twice"),
+        (["--arg", "=1"], "KEY=VALUE"),
+        (["--relays", "some"], "neither 'auto'"),
+        (["--relays", "-1"], "neither 'auto'"),
+        (["--depth", "0"], "--depth"),
+        (["--timeout", "soon"], "is not a duration"),
+        (["--timeout", "0"], "more than 0"),
+        (["--frobnicate"], "--frobnicate"),
+    ],
+)
+def test_bad_options_are_usage_errors_before_anything_runs(
+    args: list[str], text: str, scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = stub(monkeypatch)
+    done = fanout("run", scenario, *args)
+    assert done.exit_code == 2
+    assert text in done.stderr
+    assert not calls
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_scenario_that_is_not_there_is_named(scenario: str) -> None:
+    done = fanout("run", scenario + "x")
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"fanout: error: there is no scenario file {scenario}x")
+
+
+def test_json_alone_is_on_stdout(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub(monkeypatch)
+    done = fanout("run", scenario, "--json")
+    assert json.loads(done.stdout)["machines"] == {"total": 2, "ok": 2}
+    assert "[001 peer-1] hello" in done.stderr
+
+
+def test_without_json_reports_are_on_stdout(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub(monkeypatch)
+    done = fanout("run", scenario)
+    assert done.stdout == "[001 peer-1] hello\n"
+    assert "provision: 2 to go\n" in done.stderr
+    assert "passed: s.py" in done.stderr
+    assert fanout("run", scenario, "--quiet").stderr == ""
+
+
+def test_a_run_leaves_a_folder_and_junit(
+    scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub(monkeypatch)
+    assert fanout("run", scenario, "--junit", str(tmp_path / "j.xml")).exit_code == 0
+    latest = tmp_path / "state/fanout/runs/latest"
+    assert (latest / "machines/peer-1/node.log").read_bytes() == b"line\n"
+    assert json.loads((latest / "result.json").read_text())["outcome"] == "passed"
+    assert ET.parse(tmp_path / "j.xml").getroot().get("failures") == "0"
+
+
+def test_an_unexpected_exception_is_called_a_bug(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub(monkeypatch, ZeroDivisionError("oh"))
+    done = fanout("run", scenario)
+    assert done.exit_code == 1
+    assert "ZeroDivisionError: oh" in done.stderr
+    assert "bug in fanout" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Traceback" in fanout("run", scenario, "--debug").stderr
+
+
+def test_help_teaches() -> None:
+    for args in (["--help"], ["run", "-h"]):
+        done = fanout(*args)
+        assert done.exit_code == 0
+        assert "fanout run scenarios/" in done.stdout
+    top = fanout("--help").stdout
+    assert all(name in top for name in COMMANDS)
+    assert "_FANOUT_COMPLETE=bash_source" in top
+
+
+def test_an_unknown_command_names_those_there_are() -> None:
+    done = fanout("walk")
+    assert done.exit_code == 2
+    assert "run, lab, version" in done.stderr
+
+
+def test_version() -> None:
+    assert __version__ in fanout("version").stdout
+    assert fanout("--version").stdout == f"fanout {__version__}\n"
+
+
+def test_the_table_of_commands_is_true() -> None:
+    """Their modules import, and say of themselves what `--help` says of them."""
+    for name, (_, text) in COMMANDS.items():
+        command = main.get_command(None, name)  # type: ignore[attr-defined]
+        assert (command.name, command.get_short_help_str(100)) == (name, text)
+
+
+def test_help_imports_click_and_little_else() -> None:
+    code = (
+        "import sys\n"
+        "from fanout.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'asyncio', 'asyncssh', 'rich', 'msgpack', 'fanout.root', 'fanout.report'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
