@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fanout import names
@@ -146,6 +146,7 @@ _NAMES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(_NAMES)
 def test_expanding_what_was_folded_gives_the_same_names(given_names: list[str]) -> None:
     folded = fold(given_names)
@@ -155,6 +156,7 @@ def test_expanding_what_was_folded_gives_the_same_names(given_names: list[str]) 
     assert fold(back) == folded
 
 
+@settings(deadline=None)
 @given(st.text("ab01[]-,!&/ ", max_size=14))
 def test_any_text_expands_or_is_a_usage_error(text: str) -> None:
     try:
