@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from fanout.agent.core import machineset
+from fanout.agent.core import codec, machineset
 
 
 class Call:
@@ -20,13 +20,13 @@ class Call:
         """Targets that were lost, or never reached; the session's `down` says why."""
         self.refused: list[tuple[int, str]] = []
         """(set, reason): machines that could not make sense of the command."""
-        self._groups: dict[tuple[int, bytes], list[tuple[int, Any]]] = {}
+        self._groups: dict[tuple[int, bytes], dict[bytes, int]] = {}
         self._heard: dict[tuple[int, bytes], int] = {}
         self._waiters: set[asyncio.Event] = set()
 
     def groups(self, phase: int, extra: bytes = b"") -> list[tuple[int, Any]]:
-        """(set, value) as they came: equal answers of many machines are one or a few entries.  Sets are disjoint."""
-        return list(self._groups.get((phase, extra), ()))
+        """(set, value): equal answers of many machines are one entry.  Sets are disjoint."""
+        return [(machines, codec.unpack(value)) for value, machines in self._groups.get((phase, extra), {}).items()]
 
     def heard(self, phase: int, extra: bytes = b"") -> int:
         """The set of machines that answered."""
@@ -62,14 +62,15 @@ class Call:
 
     # What the session tells.
 
-    def event(self, phase: int, extra: bytes, value: Any, machines: int) -> None:
-        """Idempotent: a machine's first answer in a phase counts, repetitions do not."""
+    def event(self, phase: int, extra: bytes, value: bytes, machines: int) -> None:
+        """`value` is packed.  Idempotent: a machine's first answer in a phase counts, repetitions do not."""
         key = (phase, extra)
         new = machines & ~self._heard.get(key, 0)
         if not new:
             return
         self._heard[key] = self._heard.get(key, 0) | new
-        self._groups.setdefault(key, []).append((new, value))
+        groups = self._groups.setdefault(key, {})
+        groups[value] = groups.get(value, 0) | new
         self._wake()
 
     def refuse(self, machines: int, reason: str) -> None:

@@ -6,9 +6,12 @@ The logic is the same Node that agents run; this module gives it connections, a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from fanout.agent.core import codec, frames, machineset
@@ -255,7 +258,7 @@ class Session:
                 if host.host_keys:
                     known += [f"{name} {key}" for key in host.host_keys]
                 else:
-                    known += KnownHosts.of_user().lines_for(address, port)
+                    known += self._known_hosts().lines_for(address, port)
             specs.append(spec)
         self.call(
             frames.CONNECT,
@@ -274,6 +277,15 @@ class Session:
                 },
             },
         )
+
+    @staticmethod
+    @lru_cache(maxsize=1)
+    def _known_hosts() -> KnownHosts:
+        texts = []
+        for path in (Path("~/.ssh/known_hosts").expanduser(), Path("/etc/ssh/ssh_known_hosts")):
+            with contextlib.suppress(OSError):
+                texts.append(path.read_text(errors="replace"))
+        return KnownHosts("\n".join(texts))
 
     # Calls.
 
@@ -344,7 +356,7 @@ class Session:
                 break
             connection.write(data)
 
-    def _event(self, number: int, phase: int, extra: bytes, value: Any, machines: int) -> None:
+    def _event(self, number: int, phase: int, extra: bytes, value: bytes, machines: int) -> None:
         if phase == tree.UP:
             self.up |= machines
             self.joined |= machines
@@ -354,14 +366,14 @@ class Session:
                     self._connect_children(machine)
             self._settled.set()
         elif phase == tree.DOWN:
-            outcome, reason = value
+            outcome, reason = codec.unpack(value)
             self._lose(machines, Outcome(outcome), reason)
         else:
             call = self._calls.get(number)
             if call is None:
                 return
             if phase == tree.REFUSED:
-                call.refuse(machines, value)
+                call.refuse(machines, codec.unpack(value))
             else:
                 call.event(phase, extra, value, machines)
 

@@ -32,7 +32,7 @@ UP, DOWN, DONE, STARTED, READY, EXITED, MATCHED, ENDED, REFUSED = 1, 2, 3, 4, 5,
 COMMAND = "command"  # (kind, call, body): do this on this machine
 OPENED = "opened"  # (machine,): a child's handshake is done
 CLOSE = "close"  # (machine,): end this child's connection now
-EVENT = "event"  # (call, phase, extra, value, set): at the root
+EVENT = "event"  # (call, phase, extra, packed value, set): at the root
 RECORD = "record"  # (kind, machine, payload): at the root
 WELCOMED = "welcomed"  # (identity,): who this node is
 EXPIRED = "expired"  # (): the root has not been heard of for the length of the lease
@@ -213,7 +213,7 @@ class Node:
     def _arrived(self, events: list[tuple[bytes, bytes, int]]) -> None:
         for key, value, machines in events:
             call, phase, extra = merge.split_key(key)
-            self.inbox.append((EVENT, call, phase, extra, codec.unpack(value), machines))
+            self.inbox.append((EVENT, call, phase, extra, value, machines))
 
     # From this machine.
 
