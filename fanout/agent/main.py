@@ -287,7 +287,7 @@ class Agent:
             if owner is not None:
                 owner.exited(status)
 
-    def _mine(self) -> list[int]:
+    def mine(self) -> list[int]:
         """Everything that still runs below this agent, connections to children excepted."""
         found = set(proctree.below(os.getpid()))
         if self._children is not None:
@@ -305,11 +305,11 @@ class Agent:
         started = time.monotonic()
         for process in self.processes.values():
             process.stopping = True
-        proctree.signal(self._mine(), _signal.SIGTERM)
+        proctree.signal(self.mine(), _signal.SIGTERM)
 
         def look() -> None:
             waited = time.monotonic() - started
-            mine = self._mine()
+            mine = self.mine()
             if mine and waited < grace + 5.0:
                 if waited >= grace:
                     proctree.signal(mine, _signal.SIGKILL)

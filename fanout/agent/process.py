@@ -52,7 +52,7 @@ class Child:
         self._stdin_fd = -1
         self._stdin_data = b""
         self._stdin_close = False
-        self._token = ("FANOUT_PROCESS=%s/%d" % (agent.identity["run"], call)).encode()
+        self._token = ("FANOUT_PROCESS=%s/%d/%d" % (agent.identity["run"], agent.identity["id"], call)).encode()
 
     def launch(self, stdout: int, stderr: int) -> None:
         """OSError: it cannot be started."""
@@ -115,7 +115,7 @@ class Child:
         if self.pid is not None:
             found.add(self.pid)
             found.update(proctree.below(self.pid))
-        for pid in proctree.below(os.getpid()):
+        for pid in self.agent.mine():
             if pid not in found and proctree.has_environment(pid, self._token):
                 found.add(pid)
         return sorted(found)
