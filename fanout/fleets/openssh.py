@@ -137,6 +137,11 @@ class LoopbackSshd:
         """What the server proves itself with, as `type base64`."""
 
     @property
+    def pid(self) -> int:
+        """Of the server, while it was started here and runs; else 0."""
+        return self._process.pid if self._process is not None else 0
+
+    @property
     def key(self) -> Path:
         """The private key that may log in."""
         return self.folder / "id"

@@ -1,4 +1,4 @@
-"""N isolated hosts on one Linux machine, for development, tests and benchmarks; also without root, with less."""
+"""N isolated hosts on one Linux machine, for development, tests and benchmarks."""
 
 from fanout.fleets.lab.fleet import LabFleet
 from fanout.fleets.lab.ground import LabHost

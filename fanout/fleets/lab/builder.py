@@ -8,6 +8,7 @@ Each host's first process waits for the word "go" from here and then becomes ssh
 killing it ends everything in the host.  If this program dies, the word never comes and the hosts end.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -20,6 +21,8 @@ import subprocess
 import sys
 import time
 import traceback
+from pathlib import Path
+from typing import Any
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
@@ -32,22 +35,28 @@ IFF_UP_RUNNING = 0x41
 START_TIMEOUT = 60.0  # s; for all hosts together to get their namespaces, and again for all to listen
 LISTENING = b" 00000000:0016 00000000:0000 0A "  # port 22, state LISTEN, in /proc/net/tcp
 
+Plan = dict[str, Any]
+"""What isolated.py asks for; `Host` is one of its `hosts`."""
+Host = dict[str, str]
+Pipe = tuple[int, int]
+"""Read end, write end."""
+
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def call(name, *arguments):
+def call(name: str, *arguments: Any) -> None:
     """A system call by its C name; OSError with its arguments when it fails."""
-    arguments = [a.encode() if isinstance(a, str) else a for a in arguments]
-    if getattr(libc, name)(*arguments) != 0:
+    words = [a.encode() if isinstance(a, str) else a for a in arguments]
+    if getattr(libc, name)(*words) != 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"{name}{tuple(arguments)}: {os.strerror(number)}")
+        raise OSError(number, f"{name}{arguments}: {os.strerror(number)}")
 
 
-def mount(source, target, kind, flags=0, options=None):
+def mount(source: str, target: str, kind: str | None, flags: int = 0, options: str | None = None) -> None:
     call("mount", source, target, kind, ctypes.c_ulong(flags), options)
 
 
-def enter_root(plan, host):
+def enter_root(plan: Plan, host: Host) -> None:
     """Make the host's own root, /proc, /sys and terminals, and leave the machine's behind."""
     mount("none", "/", None, MS_REC | MS_PRIVATE)
     layers = f"lowerdir={plan['common']}:/,upperdir={host['upper']},workdir={host['work']}"
@@ -61,14 +70,11 @@ def enter_root(plan, host):
     mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620,gid=5")
 
 
-def set_address(plan, host):
+def set_address(plan: Plan, host: Host) -> None:
     """Bring up the loopback, and the link with the host's address; no route leads out of the lab."""
     # Without this, each host announces itself to each other over IPv6: n * n packets.
-    try:
-        with open("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "w") as setting:
-            setting.write("1")
-    except FileNotFoundError:
-        pass
+    with contextlib.suppress(FileNotFoundError):
+        Path("/proc/sys/net/ipv6/conf/eth0/disable_ipv6").write_text("1")
     mask = socket.inet_ntoa(struct.pack("!I", 0xFFFFFFFF << (32 - plan["prefix"]) & 0xFFFFFFFF))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         for request, address in (SIOCSIFADDR, host["address"]), (SIOCSIFNETMASK, mask):
@@ -80,11 +86,10 @@ def set_address(plan, host):
         subprocess.run(["tc", "qdisc", "add", "dev", "eth0", "root", *plan["shape"]], check=True, timeout=20)
 
 
-def become_host(plan, host, go, ready):
+def become_host(plan: Plan, host: Host, go: int, ready: int) -> None:
     """In the new process: the life of a host from its first instruction to its sshd.  Does not return."""
     for path in plan["cgroups"]:
-        with open(path.format(name=host["name"]), "w") as tasks:
-            tasks.write("0")
+        Path(path.format(name=host["name"])).write_text("0")
     call("unshare", CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET)
     os.write(ready, b".")
     os.close(ready)
@@ -105,10 +110,10 @@ def become_host(plan, host, go, ready):
     os.execve(plan["sshd"], arguments, environment)
 
 
-def start(plan, host, go, ready, own):
+def start(plan: Plan, host: Host, go: Pipe, ready: Pipe, own: int) -> int:
     """Fork a host's first process, number 1 of a new PID namespace; its pid here.
 
-    `go` and `ready` are pipes (read end, write end); `own` is our own PID namespace, to come back to.
+    `own` is our own PID namespace, to come back to.
     """
     call("unshare", CLONE_NEWPID)
     pid = os.fork()
@@ -128,10 +133,10 @@ def start(plan, host, go, ready, own):
         os._exit(1)
 
 
-def plug_in(plan, pids):
+def plug_in(plan: Plan, pids: list[int]) -> None:
     """A cable from each host to the switch, in one batch."""
     lines = []
-    for host, pid in zip(plan["hosts"], pids):  # noqa: B905
+    for host, pid in zip(plan["hosts"], pids, strict=True):
         lines.append(f"link add {host['port']} type veth peer name eth0 netns {pid}")
         lines.append(f"link set {host['port']} master switch addrgenmode none up")
     batch = "\n".join(lines).encode()
@@ -143,40 +148,39 @@ def plug_in(plan, pids):
         subprocess.run(command, input=batch, check=True, timeout=START_TIMEOUT)
 
 
-def listens(pid):
-    with open(f"/proc/{pid}/net/tcp", "rb") as table:
-        return LISTENING in table.read()
-
-
-def ended(host, pid):
-    """Whether a host's first process has ended, which it must not."""
+def listens(pid: int) -> bool:
     try:
-        done, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return True
+        return LISTENING in Path(f"/proc/{pid}/net/tcp").read_bytes()
+    except OSError:  # it has ended
+        return False
+
+
+def ended(host: Host, pid: int) -> bool:
+    """Whether a host's first process has ended, which it must not; then says why."""
+    done, status = os.waitpid(pid, os.WNOHANG)
     if done:
-        log = os.path.join(host["upper"], "run/sshd/log")
-        said = open(log).read().strip() if os.path.exists(log) else ""  # noqa: SIM115
-        sys.stderr.write(f"{host['name']}: its first process ended (status {status}) {said}\n")
+        log = Path(host["upper"], "run/sshd/log")
+        said = log.read_text().strip() if log.exists() else ""
+        sys.stderr.write(f"{host['name']}: its first process ended with {status >> 8 or status} {said}\n")
     return bool(done)
 
 
-def wait_namespaces(ready, count):
+def wait_namespaces(ready: int, count: int) -> None:
     """Until every host has its namespaces."""
     deadline = time.monotonic() + START_TIMEOUT
     while count:
         if not select.select([ready], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            sys.exit("the hosts have no namespaces after %d s: is the machine overloaded?" % START_TIMEOUT)
+            sys.exit(f"the hosts have no namespaces after {START_TIMEOUT:.0f} s: is the machine overloaded?")
         data = os.read(ready, 4096)
         if not data:
             sys.exit("a host ended before it had its namespaces")
         count -= len(data)
 
 
-def wait_listening(hosts, pids):
+def wait_listening(hosts: list[Host], pids: list[int]) -> None:
     """Until every host's sshd listens; prints each as it does."""
     deadline = time.monotonic() + START_TIMEOUT
-    for host, pid in zip(hosts, pids):  # noqa: B905
+    for host, pid in zip(hosts, pids, strict=True):
         while not listens(pid):
             if ended(host, pid):
                 sys.exit(1)
@@ -186,16 +190,17 @@ def wait_listening(hosts, pids):
         print(json.dumps({"name": host["name"], "pid": pid}), flush=True)
 
 
-def main():
+def main() -> None:
     plan = json.load(sys.stdin)
     # Our lock on the lab: held as long as we live, and not by the hosts.
     os.set_inheritable(plan["lock"], False)
+    os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
     own = os.open("/proc/self/ns/pid", os.O_RDONLY)
     go, ready = os.pipe(), os.pipe()
-    pids = []
+    pids: list[int] = []
     try:
         for host in plan["hosts"]:
-            pids.append(start(plan, host, go, ready, own))
+            pids.append(start(plan, host, go, ready, own))  # noqa: PERF401  all of them, if one fails
         os.close(ready[1])
         wait_namespaces(ready[0], len(pids))
         plug_in(plan, pids)
@@ -203,10 +208,8 @@ def main():
         wait_listening(plan["hosts"], pids)
     except BaseException:
         for pid in pids:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         raise
 
 

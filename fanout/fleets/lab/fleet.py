@@ -17,6 +17,7 @@ from typing import ClassVar
 from fanout.errors import FanoutError, FleetError, UsageError
 from fanout.fleets.base import Host, Progress, Request
 from fanout.fleets.lab.lab import Lab
+from fanout.fleets.lab.state import check_name
 from fanout.fleets.lab.switch import shape
 
 DEFAULT_MACHINES = 5
@@ -33,6 +34,8 @@ class LabFleet:
         self._cpu = _cores(options["cpu"]) if "cpu" in options else None
         self._python = options.get("python", "python3")
         shape(self._rate)
+        if self._lab_name is not None:
+            check_name(self._lab_name)
         self._making: asyncio.Future[Lab] | None = None
         self.lab: Lab | None = None
         """The lab that the run is on, from `provision` to `release`."""
@@ -92,7 +95,9 @@ class LabFleet:
         if not lab.hosts:
             raise FleetError(f"the lab {lab.name} was never finished: fanout lab down {lab.name}")
         if machines is not None and machines > len(lab.hosts):
-            raise FleetError(f"the lab {lab.name} has {len(lab.hosts)} hosts, not {machines}: make a larger one")
+            raise FleetError(
+                f"the lab {lab.name} has only {len(lab.hosts)} hosts of {machines}: make a larger one"
+            )
         return lab
 
     def _make(self, machines: int, ready: Callable[[int], None]) -> Lab:

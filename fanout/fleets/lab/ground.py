@@ -49,7 +49,7 @@ class Ground(Protocol):
     """What this kind cannot do, for the user to read; empty when nothing."""
 
     def build(self, folder: Path, lock: int, plan: Plan, ready: Callable[[int], None]) -> list[LabHost]:
-        """Make the hosts; `ready` hears how many are up.  `lock` is inherited by whoever may outlive us."""
+        """Make the hosts and `folder/id`, the key to them; `ready` hears how many are up.  `lock` is inherited by whoever may outlive us."""
 
     def remove(self, folder: Path) -> None:
         """Undo all or part of `build`, whoever did it, but for plain files in the folder; idempotent."""
@@ -58,7 +58,9 @@ class Ground(Protocol):
 
     def set_link(self, folder: Path, host: LabHost, up: bool) -> None: ...
 
-    def run_in(self, host: LabHost, argv: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]: ...
+    def run_in(
+        self, host: LabHost, argv: Sequence[str], timeout: float
+    ) -> subprocess.CompletedProcess[str]: ...
 
     def processes(self, folder: Path, host: LabHost) -> dict[int, str]: ...
 

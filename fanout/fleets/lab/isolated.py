@@ -75,7 +75,7 @@ class Isolated:
             root,
             disk.hosts_file(addresses),
             sshd_config(plan.sshd_options, SSHD_DEFAULTS),
-            (folder / "id.pub").read_text(),
+            keypair(folder / "id") + "\n",
         )
         paths = [disk.furnish_host(root, name) for name in names]
         order = {
@@ -123,7 +123,9 @@ class Isolated:
         if host.pid in inside(folder, host.name):
             send(host.pid, SIGKILL)
             if wait_gone([host.pid], KILL_TIMEOUT):
-                raise FleetError(f"{host.name}: its init process {host.pid} does not end, not even by SIGKILL")
+                raise FleetError(
+                    f"{host.name}: its init process {host.pid} does not end, not even by SIGKILL"
+                )
 
     def set_link(self, folder: Path, host: LabHost, up: bool) -> None:
         switch.set_link(folder, host.number, up)

@@ -12,7 +12,6 @@ from fanout.errors import FleetError, UsageError
 from fanout.fleets.lab import isolated, state, switch
 from fanout.fleets.lab.ground import Ground, LabHost, Plan
 from fanout.fleets.lab.loopback import Loopback
-from fanout.fleets.openssh import keypair
 
 
 class Lab:
@@ -57,7 +56,6 @@ class Lab:
         try:
             with state.lock(folder) as lock:
                 state.write(folder, not reason, [])
-                keypair(lab.key)
                 lab.hosts = ground.build(folder, lock, Plan(n, rate, cpu, sshd_options or {}), ready)
                 state.write(folder, not reason, lab.hosts)
         except BaseException:
@@ -67,7 +65,7 @@ class Lab:
 
     @classmethod
     def open(cls, name: str) -> Lab:
-        """The lab of that name, made earlier by this or another process, even if only half; UsageError without."""
+        """The lab of that name, made by any process, even if only half; UsageError without."""
         folder = state.folder(name)
         if not folder.is_dir():
             there = ", ".join(state.names()) or "none at all"
@@ -112,7 +110,7 @@ class Lab:
         return self._ground.processes(self._folder, host)
 
     def changed_files(self, host: LabHost) -> list[str]:
-        """Paths in the host that it made, changed, or removed (` (deleted)` behind), sorted; works after its end."""
+        """Paths that the host made, changed or removed (` (deleted)` behind), sorted; also after its end."""
         return self._ground.changed_files(self._folder, host)
 
     def down(self) -> None:

@@ -28,7 +28,9 @@ class Loopback:
         server = self._server = LoopbackSshd(plan.sshd_options, folder).start()
         ready(plan.machines)
         return [
-            LabHost(i, name, f"127.1.{i >> 8}.{i & 255}", server.port, server.user, server.host_keys, server.pid)
+            LabHost(
+                i, name, f"127.1.{i >> 8}.{i & 255}", server.port, server.user, server.host_keys, server.pid
+            )
             for i, name in enumerate(plan.names(), 1)
         ]
 

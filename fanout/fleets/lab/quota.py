@@ -15,7 +15,7 @@ V2 = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))
 
 
 def controllers() -> list[tuple[Path, bool]]:
-    """The root of each hierarchy that can cap CPU, and whether it is version 2; none or one, but for oddities."""
+    """The root of each hierarchy that can cap CPU, and whether it is version 2."""
     found = [(root, False) for root in V1 if (root / "cgroup.procs").exists()]
     for root in V2:
         available = root / "cgroup.controllers"
@@ -25,7 +25,7 @@ def controllers() -> list[tuple[Path, bool]]:
 
 
 def make(name: str, hosts: list[str], cores: float) -> str:
-    """A cgroup a host, capped to `cores` (0.5 is half of one); the pattern of the file that takes a process."""
+    """A cgroup a host, capped to `cores`; the file that takes a process, with {name} for the host."""
     if not (found := controllers()):
         raise FleetError(
             "cpu= cannot be kept: this machine has no cgroup `cpu` controller; mount one, or leave cpu= out"
@@ -47,7 +47,9 @@ def make(name: str, hosts: list[str], cores: float) -> str:
                 (folder / "cpu.cfs_period_us").write_text(str(PERIOD))
                 (folder / "cpu.cfs_quota_us").write_text(str(quota))
     except OSError as error:
-        raise FleetError(f"cpu= cannot be kept: {error}; leave cpu= out, or run as root of the machine") from None
+        raise FleetError(
+            f"cpu= cannot be kept: {error}; leave cpu= out, or run as root of the machine"
+        ) from None
     return str(root / name / "{name}" / "cgroup.procs")
 
 

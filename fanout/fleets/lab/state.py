@@ -41,10 +41,15 @@ def root() -> Path:
     return path.resolve()
 
 
-def folder(name: str) -> Path:
-    """The folder of the lab of that name, which may not exist."""
+def check_name(name: str) -> None:
+    """UsageError unless `name` can name a lab: it becomes a folder's name."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", name):
         raise UsageError(f"{name!r} cannot name a lab: use up to 40 lower-case letters, digits and dashes")
+
+
+def folder(name: str) -> Path:
+    """The folder of the lab of that name, which may not exist."""
+    check_name(name)
     return root() / name
 
 

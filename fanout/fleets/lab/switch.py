@@ -15,11 +15,13 @@ from pathlib import Path
 from fanout.errors import FleetError, UsageError
 from fanout.fleets.openssh import find
 
-RANGE = ipaddress.ip_network("10.213.0.0/16")
+RANGE = ipaddress.IPv4Network("10.213.0.0/16")
 """Where labs live: a range that few networks use."""
 PREFIX = 22
 MAX_HOSTS = 1000
 """A bridge has 1,023 ports, and a /22 has 1,022 addresses."""
+BRIDGE = ("stp_state", "0", "forward_delay", "0", "mcast_snooping", "0")
+"""Forward at once, and everything."""
 TIMEOUT = 30.0  # s; for one ip command, which takes milliseconds
 
 UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
@@ -60,14 +62,14 @@ def make(folder: Path) -> ipaddress.IPv4Network:
     ip("netns", "add", name)
     ip("link", "add", name, "type", "veth", "peer", "name", "uplink", "netns", name)
     inside = ("-n", name, "link")
-    ip(*inside, "add", "switch", "type", "bridge", "stp_state", "0", "forward_delay", "0", "mcast_snooping", "0")
+    ip(*inside, "add", "switch", "type", "bridge", *BRIDGE)
     # A fixed address: a bridge otherwise takes its lowest port's, which changes with every cable.
     ip(*inside, "set", "switch", "address", "02:00:00:00:00:01", "addrgenmode", "none", "up")
     ip(*inside, "set", "uplink", "master", "switch", "addrgenmode", "none", "up")
     ip("link", "set", name, "addrgenmode", "none", "up")
     networks = list(RANGE.subnets(new_prefix=PREFIX))
     first = int(name[3:], 16)
-    used = [ipaddress.ip_network(route) for route in routes()]
+    used = [ipaddress.IPv4Network(route) for route in routes()]
     for i in range(len(networks)):
         network = networks[(first + i) % len(networks)]
         gateway = str(network[1])
