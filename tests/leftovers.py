@@ -39,17 +39,18 @@ class Watch:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-        running = (
-            with_environment(MARKER, self._token) | descendants(os.getpid()) | isolated.inside(self._labs)
-        )
+        running = with_environment(MARKER, self._token) | descendants(os.getpid()) | self._in_labs()
         running.discard(os.getpid())
         left = [f"process {pid}: {title(pid)}" for pid in wait_gone(running, GRACE)]
         left += [f"lab {path}" for path in self._labs.iterdir() if path.is_dir()]
         left += [f"mount {line.split()[1]}" for line in mounts() if str(self._labs) in line]
-        left += sorted(named() - self._named - of_others())
+        left += sorted(named() - self._named - of_others(self._labs))
         if not left:
             shutil.rmtree(self._labs)
         return left
+
+    def _in_labs(self) -> set[int]:
+        return {pid for path in self._labs.iterdir() for pid in isolated.inside(path)}
 
 
 def named() -> set[str]:
@@ -61,10 +62,10 @@ def named() -> set[str]:
     return {str(entry) for entry in entries if re.fullmatch(r"fo-[0-9a-f]{8}", entry.name)}
 
 
-def of_others() -> set[str]:
-    """Of those, the ones that belong to labs of other users of this machine."""
+def of_others(ours: Path) -> set[str]:
+    """Of those, the ones that belong to labs of other users of this machine, not in our folder."""
     folders = [*Path("/run/fanout-lab").glob("*"), *Path(tempfile.gettempdir()).glob("fanout-test-labs-*/*")]
-    tags = {switch.tag(folder) for folder in folders}
+    tags = {switch.tag(folder) for folder in folders if folder.parent != ours}
     return {entry for entry in named() if Path(entry).name in tags}
 
 

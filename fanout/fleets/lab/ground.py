@@ -49,7 +49,10 @@ class Ground(Protocol):
     """What this kind cannot do, for the user to read; empty when nothing."""
 
     def build(self, folder: Path, lock: int, plan: Plan, ready: Callable[[int], None]) -> list[LabHost]:
-        """Make the hosts and `folder/id`, the key to them; `ready` hears how many are up.  `lock` is inherited by whoever may outlive us."""
+        """Make the hosts, and `folder/id`, the key to them.
+
+        `ready` hears how many are up; `lock` is inherited by whoever may outlive us.
+        """
 
     def remove(self, folder: Path) -> None:
         """Undo all or part of `build`, whoever did it, but for plain files in the folder; idempotent."""
