@@ -1,0 +1,32 @@
+"""What tests of SSH need from this machine, and what they do when it is not there.
+
+`LoopbackSshd` is the real OpenSSH server that the lab itself falls back to.
+"""
+
+import os
+import shutil
+
+import pytest
+
+from fanout.fleets.lab.isolated import why_not
+from fanout.fleets.openssh import LoopbackSshd
+
+__all__ = ["LoopbackSshd", "missing", "need_isolation", "need_sshd"]
+
+
+def missing(what: str) -> None:
+    """Skip the test for want of something; in CI, where everything must be there, fail it."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"CI must have it: {what}", pytrace=False)
+    pytest.skip(what)
+
+
+def need_sshd() -> None:
+    for program, package in ("sshd", "openssh-server"), ("ssh", "openssh-client"):
+        if shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin") is None:
+            missing(f"no {program} here: apt install {package}")
+
+
+def need_isolation() -> None:
+    if reason := why_not():
+        missing(f"no isolated hosts here: {reason}")
