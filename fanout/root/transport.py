@@ -25,7 +25,7 @@ STDERR_MOST = 4 << 10
 LIMITS = (64 << 10, 16 << 10)  # bytes in asyncssh's buffer at which writing pauses and goes on
 
 
-class Unreached(Exception):  # noqa: N818  a machine's outcome, not an error of fanout
+class Unreached(Exception):
     """No connection came about: outcome, reason, and whether it may pass by itself."""
 
     def __init__(self, outcome: str, reason: str, again: bool) -> None:
@@ -45,7 +45,8 @@ class Receiver(Protocol):
 
 
 class Connection(Protocol):
-    writable: bool
+    @property
+    def writable(self) -> bool: ...
 
     def write(self, data: bytes) -> None: ...
 

@@ -184,7 +184,7 @@ def _built(order: dict[str, Any], lock: int, ready: Callable[[int], None]) -> It
         watchdog = threading.Timer(BUILD_TIMEOUT, builder.kill)
         watchdog.start()
         try:
-            assert builder.stdin is not None and builder.stdout is not None  # noqa: S101  both are pipes
+            assert builder.stdin is not None and builder.stdout is not None
             with builder.stdin as stdin:
                 stdin.write(json.dumps(order).encode())
             for count, line in enumerate(builder.stdout, 1):
