@@ -41,7 +41,8 @@ def start(argv: list[str], env: dict[str, str], cwd: str | None, stdin: int, std
           outlive: bool = False) -> int:
     """Returns the process id.  OSError when it cannot be started; `filename` says what was at fault.
 
-    `outlive`: it does not die with the agent.  The three descriptors become the program's 0, 1 and 2; every other one of ours is close-on-exec.
+    The three descriptors become the program's 0, 1 and 2; every other one of ours is close-on-exec.
+    `outlive`: it does not die with the agent.
     """
     failed, failing = os.pipe()
     agent = os.getpid()

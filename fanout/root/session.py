@@ -147,7 +147,7 @@ class Session:
     # Up.
 
     async def connect(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Bring up the tree.  Returns when every machine is up or has an outcome in `down`; raises nothing for those."""
+        """Bring up the tree.  Returns when every machine is up or has an outcome in `down`; never raises for those."""
         total = len(self.machines)
         self._deadline = self.now() + self.settings.connect_timeout
         for machine, parent in enumerate(self.parents):

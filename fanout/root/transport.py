@@ -297,8 +297,8 @@ def _unreached(error: Exception, host: Host) -> Unreached:
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return Unreached(
             diagnose.HOST_KEY,
-            f"its host key is not in known_hosts, or has changed: compare it, then ssh-keygen -R or ssh-keyscan ({said})",
-            False)
+            "its host key is not in known_hosts, or has changed: compare it, then use ssh-keygen -R or ssh-keyscan "
+            f"({said})", False)
     if isinstance(error, asyncssh.KeyExchangeFailed):
         return Unreached(diagnose.UNREACHABLE, f"no algorithm in common: set --kex or --cipher ({said})", False)
     if isinstance(error, asyncssh.KeyImportError | asyncssh.ConfigParseError | FileNotFoundError | ValueError):
