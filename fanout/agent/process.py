@@ -31,6 +31,8 @@ RECORD_SIZE = 16 << 10  # bytes of log in one record
 WATCH_STOP = 0.03  # s between looks at what is still there while stopping
 KILLED_WAIT = 3.0  # s after KILL until a process counts as one that cannot be killed
 TAIL = 2 << 10  # bytes of output told with an exit that failed
+CAPTURE = 1 << 20  # bytes of each stream that a command's result holds, unless told otherwise
+CAPTURE_MOST = 3 << 19  # ... and at most: both streams must fit into one message
 
 
 def exit_code(status: int) -> int:
@@ -42,31 +44,34 @@ class Child:
     """One program that was started: its pipes, its exit, and the way to stop it."""
 
     def __init__(self, agent: Agent, call: int, spec: dict[str, Any]) -> None:
+        """KeyError, TypeError, ValueError: the spec makes no sense; nothing was started."""
         self.agent = agent
         self.call = call
         self.spec = spec
+        fill = agent.fill
+        self._argv = ["/bin/sh", "-c", fill(spec["shell"])] if "shell" in spec else [fill(w) for w in spec["argv"]]
+        if not self._argv:
+            raise ValueError("the command is empty")
+        self._cwd = fill(spec.get("cwd") or "") or agent.work
+        self._stdin = b"" + (spec.get("stdin") or b"")
+        name, _, mark = ("FANOUT_PROCESS=%s/%d/%d" % (agent.identity["run"], agent.identity["id"], call)).partition("=")
+        self._token = ("%s=%s" % (name, mark)).encode()
+        self._env = dict(agent.environment)
+        for key, value in (spec.get("env") or {}).items():
+            self._env[key] = fill(value)
+        self._env[name] = mark
         self.pid: int | None = None
         """None: not running."""
         self.stopping = False
         self._stdin_fd = -1
         self._stdin_data = b""
         self._stdin_close = False
-        self._token = ("FANOUT_PROCESS=%s/%d/%d" % (agent.identity["run"], agent.identity["id"], call)).encode()
 
     def launch(self, stdout: int, stderr: int) -> None:
         """OSError: it cannot be started."""
-        fill = self.agent.fill
-        spec = self.spec
-        argv = ["/bin/sh", "-c", fill(spec["shell"])] if "shell" in spec else [fill(word) for word in spec["argv"]]
-        env = dict(self.agent.environment)
-        for name, value in (spec.get("env") or {}).items():
-            env[name] = fill(value)
-        name, _, value = self._token.decode().partition("=")
-        env[name] = value
         stdin, self._stdin_fd = os.pipe()
         try:
-            cwd = fill(spec.get("cwd") or "") or self.agent.work
-            self.pid = launch.start(argv, env, cwd, stdin, stdout, stderr)
+            self.pid = launch.start(self._argv, self._env, self._cwd, stdin, stdout, stderr)
         except OSError:
             self._close_stdin()
             raise
@@ -162,7 +167,8 @@ class Command(Child):
 
     def __init__(self, agent: Agent, call: int, spec: dict[str, Any]) -> None:
         super().__init__(agent, call, spec)
-        self._cap = spec.get("capture", 1 << 20)
+        self._cap = min(spec.get("capture", CAPTURE), CAPTURE_MOST)
+        self._limit = float(spec.get("timeout") or 0.0)
         self._output = [b"", b""]
         self._sizes = [0, 0]
         self._fds: list[int] = []
@@ -171,8 +177,10 @@ class Command(Child):
         self._timed_out = False
 
     def begin(self) -> None:
-        pipes = [os.pipe(), os.pipe()]
+        pipes: list[tuple[int, int]] = []
         try:
+            pipes.append(os.pipe())
+            pipes.append(os.pipe())
             self.launch(pipes[0][1], pipes[1][1])
         except OSError as error:
             for read, _ in pipes:
@@ -188,9 +196,9 @@ class Command(Child):
             os.set_blocking(read, False)
             self._fds.append(read)
             self.agent.loop.watch(read, READ, self._reader(which, read))
-        self.write(self.spec.get("stdin") or b"", True)
-        if self.spec.get("timeout"):
-            self._timer = self.agent.loop.after(self.spec["timeout"], self._overdue)
+        self.write(self._stdin, True)
+        if self._limit:
+            self._timer = self.agent.loop.after(self._limit, self._overdue)
 
     def _reader(self, which: int, fd: int) -> Callable[[int], None]:
         def read(_: int) -> None:
@@ -251,6 +259,7 @@ class Process(Child):
         self._sent = 0
         self._fd = -1
         self._paused = False
+        self._ready_regex = agent.compile(spec["ready"].encode()) if spec.get("ready") else None
         self._ready: Any = None
         self._watches: dict[int, Any] = {}
         self.broken = ""
@@ -291,9 +300,8 @@ class Process(Child):
             return
         os.set_blocking(read, False)
         self._fd = read
-        if self.spec.get("ready"):
-            self._ready = self.agent.compile(self.spec["ready"].encode())
-        self.write(self.spec.get("stdin") or b"", "stdin" in self.spec and self.spec["stdin"] is not None)
+        self._ready = self._ready_regex
+        self.write(self._stdin, self.spec.get("stdin") is not None)
         self.agent.loop.watch(read, READ, self._readable)
         self.agent.emit(self.call, STARTED, "", self._extra())
 
