@@ -20,7 +20,7 @@ from .spool import Spool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from .loop import Timer
@@ -30,6 +30,7 @@ READ_SIZE = 64 << 10
 RECORD_SIZE = 16 << 10  # bytes of log in one record
 WATCH_STOP = 0.03  # s between looks at what is still there while stopping
 KILLED_WAIT = 3.0  # s after KILL until a process counts as one that cannot be killed
+DRAINED = 32  # reads after the exit: a pipe holds 1 MB at most; what others still write to it is not waited for
 TAIL = 2 << 10  # bytes of output told with an exit that failed
 CAPTURE = 1 << 20  # bytes of each stream that a command's result holds, unless told otherwise
 CAPTURE_MOST = 3 << 19  # ... and at most: both streams must fit into one message
@@ -86,13 +87,14 @@ class Child:
     # Standard input.
 
     def write(self, data: bytes, close: bool) -> None:
+        """ValueError when nothing can be written to it any more."""
+        if self._stdin_fd < 0:
+            raise ValueError("it is not running, or its input is closed")
         self._stdin_data += data
         self._stdin_close = self._stdin_close or close
         self._pump_stdin(0)
 
     def _pump_stdin(self, _: int) -> None:
-        if self._stdin_fd < 0:
-            return
         try:
             while self._stdin_data:
                 self._stdin_data = self._stdin_data[os.write(self._stdin_fd, self._stdin_data[:READ_SIZE]) :]
@@ -106,6 +108,7 @@ class Child:
             self._close_stdin()
 
     def _close_stdin(self) -> None:
+        self._stdin_data, self._stdin_close = b"", False
         if self._stdin_fd >= 0:
             self.agent.loop.forget(self._stdin_fd)
             os.close(self._stdin_fd)
@@ -233,7 +236,7 @@ class Command(Child):
             self._timer.cancel()
         # What it wrote is in the pipes by now; what a child that it left behind writes later is not its output.
         for which, fd in enumerate(self._fds):
-            for _ in range(1024):
+            for _ in range(DRAINED):
                 if not self._read(which, fd):
                     break
             self.agent.loop.forget(fd)
@@ -251,6 +254,8 @@ class Process(Child):
 
     def __init__(self, agent: Agent, call: int, spec: dict[str, Any]) -> None:
         super().__init__(agent, call, spec)
+        if "/" in spec["name"]:
+            raise ValueError("the name of a process is the name of a file: %r" % spec["name"])
         self.generation = 0
         """1 for the first start."""
         self._spool: Spool | None = None
@@ -275,15 +280,16 @@ class Process(Child):
         return self._policy.forwarded
 
     def begin(self) -> None:
-        """Start it; STARTED tells '' or why not."""
+        """Start it; STARTED tells '' or why not.  ValueError: it is running."""
         if self.pid is not None:
-            self.agent.emit(self.call, STARTED, "it is running already", self._extra())
-            return
+            raise ValueError("it is running already")
         self.stopping = False
         self.generation += 1
         try:
             if self._spool is None and self._policy.to_file:
                 path = os.path.join(self.agent.folder, self.spec["name"] + ".log")
+                if os.path.exists(path):  # another process of this name
+                    path = os.path.join(self.agent.folder, "%s-%d.log" % (self.spec["name"], self.call))
                 self._spool = Spool(path, self.spec.get("cap") or 64 << 20)
             self._finish_output()
             read, write = os.pipe()
@@ -343,10 +349,8 @@ class Process(Child):
                 self._spool.write(data)
             except OSError as error:
                 self.broken = self.broken or "its output could not be kept: %s" % error.strerror
-        lines = []
-        if self._policy.by_line or self._ready is not None or self._watches:
-            lines = self._lines.feed(data)
-            self._look(lines)
+        lines = self._lines.feed(data)  # always: a watch that comes in the middle of a line sees all of it
+        self._look(lines)
         self._forward(self._policy.feed(data, lines))
 
     def _look(self, lines: list[bytes]) -> None:
@@ -381,17 +385,24 @@ class Process(Child):
         """MATCHED for the first line that matches: from now on, or in what was kept as well."""
         regex = self.agent.compile(pattern.encode())
         if from_start and self._spool is not None:
-            past = Lines()
-            for piece in self._spool.read():
-                for line in past.feed(piece):
-                    match = regex.search(line)
-                    if match:
-                        self.agent.emit(call, MATCHED, [_text(line), _groups(match), time.time()])
-                        return
+            for line in self._past():
+                match = regex.search(line)
+                if match:
+                    self.agent.emit(call, MATCHED, [_text(line), _groups(match), time.time()])
+                    return
         if self.pid is None:
             self.agent.emit(call, MATCHED, None)
         else:
             self._watches[call] = regex
+
+    def _past(self) -> Iterator[bytes]:
+        """The lines in the files; the last one only if nothing more can come to it."""
+        assert self._spool is not None
+        past = Lines()
+        for piece in self._spool.read():
+            yield from past.feed(piece)
+        if self.pid is None:
+            yield from past.finish()
 
     def unwatch(self, call: int) -> None:
         self._watches.pop(call, None)
@@ -400,9 +411,7 @@ class Process(Child):
 
     def exited(self, status: int) -> None:
         self.pid = None
-        for _ in range(1024):
-            if self._fd < 0 or not self._read():
-                break
+        self._drain()
         self._close_stdin()
         for watch in self._watches:
             self.agent.emit(watch, MATCHED, None)
@@ -414,8 +423,14 @@ class Process(Child):
             tail = self._spool.tail(TAIL)
         self.agent.emit(self.call, EXITED, [code, self.stopping, tail], self._extra())
 
+    def _drain(self) -> None:
+        for _ in range(DRAINED):
+            if self._fd < 0 or not self._read():
+                break
+
     def close(self) -> None:
         """The run is over."""
+        self._drain()
         self._finish_output()
         if self._spool is not None:
             self._spool.close()
