@@ -21,7 +21,7 @@ from fanout.agent.core import node as tree
 from fanout.agent.core.bootstrap import Bootstrap, stub
 from fanout.root.payload import payload
 
-TIMEOUT = 30.0  # s for any one thing to come about, on a busy machine
+TIMEOUT = 20.0  # s for any one thing to come about, on a busy machine
 
 
 class Parent:
