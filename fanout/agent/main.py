@@ -119,7 +119,7 @@ class Agent:
             _, kind, call, body = item
             try:
                 self._command(kind, call, codec.unpack(body))
-            except (KeyError, TypeError, ValueError, ProtocolError) as error:
+            except Exception as error:  # whatever is wrong with one command, the agent and all else go on
                 self.emit(call, tree.REFUSED, "%s: %s" % (type(error).__name__, error))
         elif what == tree.WELCOMED:
             self._welcomed(item[1])
