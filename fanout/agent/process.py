@@ -55,12 +55,13 @@ class Child:
             raise ValueError("the command is empty")
         self._cwd = fill(spec.get("cwd") or "") or agent.work
         self._stdin = b"" + (spec.get("stdin") or b"")
-        name, _, mark = ("FANOUT_PROCESS=%s/%d/%d" % (agent.identity["run"], agent.identity["id"], call)).partition("=")
-        self._token = ("%s=%s" % (name, mark)).encode()
+        mark = "%s/%d/%d" % (agent.identity["run"], agent.identity["id"], call)
+        self._token = b"FANOUT_PROCESS=" + mark.encode()
         self._env = dict(agent.environment)
         for key, value in (spec.get("env") or {}).items():
             self._env[key] = fill(value)
-        self._env[name] = mark
+        self._env["FANOUT_PROCESS"] = mark
+        self._own_path = "PATH" in (spec.get("env") or {})
         self.pid: int | None = None
         """None: not running."""
         self.stopping = False
@@ -70,6 +71,9 @@ class Child:
 
     def launch(self, stdout: int, stderr: int) -> None:
         """OSError: it cannot be started."""
+        self.agent.prepare()
+        if not self._own_path:
+            self._env["PATH"] = self.agent.environment["PATH"]
         stdin, self._stdin_fd = os.pipe()
         try:
             self.pid = launch.start(self._argv, self._env, self._cwd, stdin, stdout, stderr)
@@ -242,11 +246,30 @@ class Command(Child):
             self.agent.loop.forget(fd)
             os.close(fd)
         self._close_stdin()
-        code = exit_code(status)
+        self.agent.emit(self.call, DONE, self.outcome(exit_code(status)))
+        self.agent.finished(self)
+
+    def outcome(self, code: int) -> list[Any]:
+        """[outcome, code, stdout, stderr, bytes cut]"""
         outcome = "timed out" if self._timed_out else "ok" if code == 0 else "failed"
         cut = sum(size - len(kept) for size, kept in zip(self._sizes, self._output))
-        self.agent.emit(self.call, DONE, [outcome, code, self._output[0], self._output[1], cut])
-        self.agent.finished(self)
+        return [outcome, code, self._output[0], self._output[1], cut]
+
+
+class Member(Command):
+    """A member function: a command whose result comes through the agent's socket."""
+
+    def __init__(self, agent: Agent, call: int, spec: dict[str, Any]) -> None:
+        super().__init__(agent, call, spec)
+        self.result = b""
+        """Packed; empty until it has come."""
+
+    def outcome(self, code: int) -> list[Any]:
+        outcome = super().outcome(code)
+        if outcome[0] == "ok" and not self.result:
+            outcome[0], outcome[3] = "failed", outcome[3] + b"it ended without returning a result\n"
+        outcome[2] = self.result
+        return outcome
 
 
 class Process(Child):

@@ -6,10 +6,9 @@ A private Unix socket in the run's folder; each message is a length (32 bits, bi
 
 from __future__ import annotations
 
+import _socket
 import os
 import time
-
-import _socket
 
 from .core import codec, frames
 from .core.codec import ProtocolError
@@ -123,7 +122,7 @@ class Service:
 
     def _accept(self, _: int) -> None:
         try:
-            fd, _address = self._socket._accept()
+            fd, _address = self._socket._accept()  # type: ignore[attr-defined]
         except OSError:
             return
         if len(self.clients) >= CLIENTS:

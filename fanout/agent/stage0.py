@@ -55,6 +55,7 @@ class Payload:
 
     def __init__(self):
         self.build, self.magic, self.code, self.source = modules[""].decode(), MAGIC, code, source
+        self.pyc_header = _frozen_importlib_external.MAGIC_NUMBER + bytes(12)
 
     def find_spec(self, name, path=None, target=None):
         if name in modules or name + ".__init__" in modules:
@@ -71,6 +72,9 @@ class Payload:
         if code:
             return marshal.loads(body)
         return compile(body, key.replace(".", "/") + ".py", "exec", dont_inherit=True, optimize=2)
+
+    def marshalled(self, name):
+        return modules[name] if code else marshal.dumps(self.compiled(name.replace(".__init__", "")))
 
     def exec_module(self, module):
         exec(self.compiled(module.__name__), module.__dict__)

@@ -75,12 +75,12 @@ class Sync:
 
     # Requests of machines.
 
-    def request(self, machines: int, key: bytes, op: list[Any], value: Any, now: float) -> None:
-        """`op` is what `key` says; `value` what it carries.  Bad ones are answered with the reason."""
+    def request(self, machines: int, key: bytes, members: int, op: list[Any], value: Any, now: float) -> None:
+        """`members` and `op` are what `key` says; `value` what it carries.  Bad ones are answered with the reason."""
         try:
             kind = op[0]
             if kind == "barrier":
-                _, name, generation, members, count = op
+                _, name, generation, count = op
                 timeout, call = value
                 self._arrive(machines, key, name, generation, members, count, timeout, call, now)
             elif kind in ("wait", "collect"):
@@ -198,7 +198,8 @@ class Sync:
                 self._grant(key, wait)
         return True, len(values)
 
-    def _wait(self, machines: int, key: bytes, name: str, after: int, count: int, timeout: float, now: float) -> None:
+    def _wait(self, machines: int, key: bytes, name: str, after: int, count: int, timeout: float,
+              now: float) -> None:
         if not 1 <= count <= TOPIC_VALUES or after < 0:
             self._answer(machines, key, (False, f"count {count}: give one from 1 to {TOPIC_VALUES}"))
             return

@@ -49,7 +49,7 @@ class LogPolicy:
         """ValueError for a text that is no policy.  `compile` is `re.compile`, given where it is needed."""
         self.kind, _, argument = text.partition(":")
         takes_argument = self.kind in ("tail", "match")
-        if self.kind not in ("none", "file", "all") and not takes_argument or bool(argument) != takes_argument:
+        if (self.kind not in ("none", "file", "all") and not takes_argument) or bool(argument) != takes_argument:
             raise ValueError("log policy %r: use none, file, tail:N, match:REGEX or all" % text)
         self._tail: deque[bytes] = deque()
         self._tail_lines = 0

@@ -27,6 +27,7 @@ NEW, GREETED, OPEN, CLOSED = "new", "greeted", "open", "closed"
 HEARTBEAT = 2.0  # s between pings, from parent to child
 SILENCE = 5.0  # s without a byte after which the other end is given up; noticed within 6 s
 ACK_DELAY = 0.5  # s that a settled number may wait to be told
+ACK_HURRY = 0.01  # ... while the run ends, and everyone waits for it
 ACK_BYTES = 64 << 10  # ... unless this much has come in since
 WINDOW = {frames.REPORT: 256 << 10, frames.BULK: 256 << 10}  # bytes sent up and not yet at the root
 BATCH = 32 << 10  # bytes of records joined into one frame
@@ -42,6 +43,8 @@ class Link:
         """Why it is closed."""
         self.subtree = 0
         """At the parent's end: the machines that this link may speak for."""
+        self.hurry = False
+        """Acknowledge at once: the run ends."""
         self.offset: float | None = None
         """At the parent's end: the child's clock minus ours, in s, by the exchange with the shortest round trip."""
         self.round_trip = float("inf")
@@ -118,9 +121,9 @@ class Link:
             number = self._senders[cls].keep(kind, body, origins)
         return frames.encode(cls, kind, number, route, body)
 
-    def all_acknowledged(self) -> bool:
-        """Everything sent up is known to be at the root."""
-        return not any(self._queues) and all(not sender.unacked() for sender in self._senders)
+    def delivered(self) -> bool:
+        """All reports and logs are known to be at the root."""
+        return not any(self._queues[1:]) and not any(sender.unacked_bytes for sender in self._senders[1:])
 
     def undelivered(self) -> list[tuple[int, int, bytes, list[Origin]]]:
         """(class, kind, body, origins) of all that the root may not have, in order: for the next parent."""
@@ -136,6 +139,7 @@ class Link:
         """The frames that concern the node.  ProtocolError: the link must be closed with its text."""
         self._heard = now
         self.bytes_in += len(data)
+        awaited = frames.WELCOME if self.up else frames.HELLO
         for frame in self._decoder.feed(data):
             self.messages_in += 1
             cls, kind, number, _, body = frame
@@ -158,7 +162,7 @@ class Link:
                     yield frame
                 else:
                     raise ProtocolError("message %d is not for this direction" % kind)
-            elif kind == frames.BYE or (self.state != CLOSED and kind == (frames.WELCOME if self.up else frames.HELLO)):
+            elif kind == frames.BYE or (kind == awaited and self.state != CLOSED):
                 yield frame
             else:
                 raise ProtocolError("message %d before the handshake" % kind)
@@ -199,8 +203,9 @@ class Link:
     def _acknowledge(self, now: float) -> None:
         if all(receiver.acked == receiver.told for receiver in self._receivers):
             return
-        if self._ack_due is None:
-            self._ack_due = now + ACK_DELAY  # the driver ticks after every batch of input, so this is seen
+        due = now + (ACK_HURRY if self.hurry else ACK_DELAY)
+        if self._ack_due is None or self._ack_due > due:
+            self._ack_due = due
         if now >= self._ack_due or self._ack_bytes >= ACK_BYTES:
             self._ack_due = None
             self._ack_bytes = 0

@@ -69,7 +69,7 @@ class MetricMerger:
 
 
 def decode(body: bytes, subtree: int) -> tuple[dict[int, int], dict[Name, Sketch]]:
-    """(machine -> batch, metrics); ProtocolError for a message that is none or speaks for machines not in `subtree`."""
+    """(machine -> batch, metrics); ProtocolError for a message that is none, or speaks for others than `subtree`."""
     try:
         plain_cover, plain_sketches = codec.unpack(body)
         cover: dict[int, int] = {}

@@ -189,6 +189,7 @@ class Node:
             part = targets & link.subtree
             if part and link.state == OPEN:
                 link.subtree |= below
+                link.hurry = link.hurry or kind == frames.END
                 link.send(frames.CONTROL, kind, call, machineset.pack(part), body)
                 rest &= ~part
         if self.me is not None and targets >> self.me & 1:
@@ -280,6 +281,12 @@ class Node:
     def metric(self, name: str, unit: str, label: str, value: float, now: float) -> None:
         assert self.me is not None
         self._metrics.add(self.me, name, unit, label, value, now)
+
+    def flush(self, now: float) -> None:
+        """Send what is gathered without waiting for more: the run ends here."""
+        measured = self._metrics.flush(float("inf"))
+        if measured is not None:
+            self._up(frames.REPORT, frames.METRICS, *measured)
 
     def room(self, cls: int) -> int:
         """Bytes of reports or logs that this machine may add now without swelling the queue."""
