@@ -189,11 +189,11 @@ class Link:
         if self.state != OPEN or self.up:
             return None
         if self._due is not None and now - self._due > 0.5:
-            self._heard += now - self._due
+            self._heard = min(now, self._heard + now - self._due)  # what was heard on waking is not in the future
         self._due = None
         if now - self._heard > SILENCE:
             return "no sign of life for %.0f s" % (now - self._heard)
-        if now - self._pinged >= HEARTBEAT:
+        if now >= self._pinged + HEARTBEAT:  # the very time that `timeout` gave: a difference may round below it
             self._pinged = now
             ahead = None if clock is None or self.offset is None else clock + self.offset
             self.send(frames.CONTROL, frames.PING, 0, b"", codec.pack([now, lease, ahead]))
