@@ -42,7 +42,9 @@ class Link:
         self.reason = ""
         """Why it is closed."""
         self.subtree = 0
-        """At the parent's end: the machines that this link may speak for."""
+        """At the parent's end: the machines that this link leads to."""
+        self.past = 0
+        """... and those that it has led to: that one is down overtakes what it said before, in other classes."""
         self.hurry = False
         """Acknowledge at once: the run ends."""
         self.offset: float | None = None

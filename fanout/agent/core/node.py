@@ -213,10 +213,11 @@ class Node:
         elif kind == frames.EVENTS:
             events = merge.decode(body)
             for key, _, machines in events:
-                if machines & ~link.subtree or not machines:
+                if machines & ~(link.subtree | link.past) or not machines:
                     raise ProtocolError("speaks for machines that are not its own")
                 if merge.split_key(key)[1] == DOWN:
                     link.subtree &= ~machines
+                    link.past |= machines
                     self._merger.gone(machines)
             if self.root:
                 self._arrived(events)
@@ -225,7 +226,7 @@ class Node:
                 self._merger.add(events, (link.receiver(cls), number), now)
         elif kind in (frames.REPORTS, frames.LOGS):
             for source, payload in frames.records(body):
-                if not link.subtree >> source & 1:
+                if not (link.subtree | link.past) >> source & 1:
                     raise ProtocolError("speaks for machine %d, which is not its own" % source)
                 if self.root:
                     self.inbox.append((RECORD, kind, source, payload))
@@ -235,10 +236,10 @@ class Node:
                 self._up(cls, kind, body, [(link.receiver(cls), number)])
         elif kind == frames.METRICS:
             if self.root:
-                self.inbox.append((MEASURED, *decode_metrics(body, link.subtree)))
+                self.inbox.append((MEASURED, *decode_metrics(body, link.subtree | link.past)))
                 link.receiver(cls).settle(number)
             else:
-                self._metrics.merge(body, link.subtree, (link.receiver(cls), number), now)
+                self._metrics.merge(body, link.subtree | link.past, (link.receiver(cls), number), now)
         elif kind == frames.BYE:
             self.inbox.append((CLOSE, machine))
             self.lost(machine, body.decode("utf-8", "replace"), now)
