@@ -147,12 +147,13 @@ class Link:
             cls, kind, number, _, body = frame
             if self.state == OPEN:
                 if kind == frames.PING and self.up:
-                    self.send(frames.CONTROL, frames.PONG, 0, b"", codec.pack([codec.unpack(body)[0], now]))
+                    sent = codec.fields(body, (float, int), int, (float, int, type(None)))[0]
+                    self.send(frames.CONTROL, frames.PONG, 0, b"", codec.pack([sent, now]))
                     yield frame  # the node takes the lease and the clock from it
                 elif kind == frames.PONG and not self.up:
-                    self._measure(codec.unpack(body), now)
+                    self._measure(codec.fields(body, (float, int), (float, int)), now)
                 elif kind == frames.ACK:
-                    for sender, acked in zip(self._senders, codec.unpack(body)):
+                    for sender, acked in zip(self._senders, codec.fields(body, int, int, int)):
                         sender.acknowledged(acked)
                 elif kind == frames.BYE or (kind in frames.COMMANDS and self.up):
                     yield frame
@@ -172,7 +173,7 @@ class Link:
     def receiver(self, cls: int) -> Receiver:
         return self._receivers[cls]
 
-    def _measure(self, pong: Any, now: float) -> None:
+    def _measure(self, pong: list[Any], now: float) -> None:
         sent, theirs = pong
         round_trip = now - sent
         if 0 <= round_trip <= self.round_trip:

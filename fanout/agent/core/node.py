@@ -147,6 +147,8 @@ class Node:
                 self.lease, self._lease_heard = lease, now
         elif kind == frames.WELCOME:
             identity = codec.unpack(body)
+            if not isinstance(identity, dict) or not isinstance(identity.get("id"), int):
+                raise ProtocolError("a welcome without an identity")
             self.me = identity["id"]
             self.lease_seconds = identity.get("lease", self.lease_seconds)
             link.state = OPEN
@@ -202,7 +204,7 @@ class Node:
     def _from_child(self, machine: int, link: Link, frame: Frame, now: float) -> None:
         cls, kind, number, _, body = frame
         if kind == frames.HELLO:
-            build, facts = codec.unpack(body)
+            build, facts = codec.fields(body, str, dict)
             if build != self.build:
                 raise ProtocolError("runs build %s, not %s" % (build, self.build))
             call, identity = self._identities[machine]

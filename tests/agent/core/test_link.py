@@ -186,10 +186,10 @@ def test_each_class_arrives_whole_and_in_order(
         if not data:
             acknowledge(parent, child, now)
             now += 1.0
-            if child.all_acknowledged():
+            if not child.undelivered():
                 break
     assert came == sent
-    assert child.all_acknowledged()
+    assert child.delivered()
     assert not child.undelivered()
 
 
@@ -232,7 +232,7 @@ def test_acknowledgements_wait_a_little_and_are_told_once() -> None:
     parent.tick(due, 0, None)
     assert parent.wants_write()
     carry(parent, child, due)
-    assert child.all_acknowledged()
+    assert not child.undelivered()
     parent.tick(due + 0.1, 0, None)
     assert not parent.wants_write()
 

@@ -29,7 +29,7 @@ def flushed(merger: merge.Merger, now: float) -> list[tuple[bytes, bytes, int]]:
 @settings(deadline=None)
 @given(events=EVENTS, data=st.data())
 def test_any_order_and_grouping_gives_the_same_union(events: list[tuple[bytes, bytes, int]], data: st.DataObject) -> None:
-    merger, out, now = merge.Merger(), [], 0.0
+    merger, out, now = merge.Merger(lambda: 0b1111111111111), [], 0.0
     merger.expect(1, machineset.of(range(13)))
     merger.expect(2, machineset.of([1, 2]))
     shuffled = list(data.draw(st.permutations(events)))
@@ -48,7 +48,7 @@ def test_any_order_and_grouping_gives_the_same_union(events: list[tuple[bytes, b
 @settings(deadline=None)
 @given(events=EVENTS.filter(bool), expected=st.dictionaries(st.integers(0, 3), st.integers(0, 8191)))
 def test_nothing_is_held_beyond_hold(events: list[tuple[bytes, bytes, int]], expected: dict[int, int]) -> None:
-    merger = merge.Merger()
+    merger = merge.Merger(lambda: 0b1111111111111)
     for call, machines in expected.items():
         merger.expect(call, machines)
     for i, event in enumerate(events):
@@ -60,7 +60,7 @@ def test_nothing_is_held_beyond_hold(events: list[tuple[bytes, bytes, int]], exp
 
 
 def test_a_call_leaves_when_the_last_machine_has_spoken() -> None:
-    merger, key = merge.Merger(), merge.key(7, 3)
+    merger, key = merge.Merger(lambda: 0b1111111111111), merge.key(7, 3)
     merger.expect(7, 0b111)
     for machine in range(3):
         assert merger.flush(1.0) == []
@@ -69,7 +69,7 @@ def test_a_call_leaves_when_the_last_machine_has_spoken() -> None:
 
 
 def test_a_call_does_not_wait_for_a_machine_that_is_gone() -> None:
-    merger, key = merge.Merger(), merge.key(7, 3)
+    merger, key = merge.Merger(lambda: 0b1111111111111), merge.key(7, 3)
     merger.expect(7, 0b11)
     merger.add([(key, b"\xc0", 1)], None, 1.0)
     merger.gone(0b10)
@@ -78,7 +78,7 @@ def test_a_call_does_not_wait_for_a_machine_that_is_gone() -> None:
 
 def test_what_is_said_of_a_machine_last_is_sent_last() -> None:
     """That it is down, above all: whoever hears that expects nothing of it any more."""
-    merger, down, done = merge.Merger(), merge.key(1, 2), merge.key(5, 3)
+    merger, down, done = merge.Merger(lambda: 0b1111111111111), merge.key(1, 2), merge.key(5, 3)
     merger.add([(down, b"\xa4lost", 0b01)], None, 0.0)
     merger.add([(done, b"\xc0", 0b10)], None, 0.0)
     merger.add([(down, b"\xa4lost", 0b10)], None, 0.0)
@@ -91,7 +91,7 @@ def test_what_is_said_of_a_machine_last_is_sent_last() -> None:
 def test_every_frame_that_came_in_is_settled_once_and_with_the_last_body(
     batches: list[list[tuple[bytes, bytes, int]]], size: int
 ) -> None:
-    merger, receiver = merge.Merger(), Receiver()
+    merger, receiver = merge.Merger(lambda: 0b1111111111111), Receiver()
     for number, batch in enumerate(batches, 1):
         padded = [(key, value + bytes(size * 100_000), machines) for key, value, machines in batch]
         merger.add(padded, (receiver, number), 0.0)
@@ -104,7 +104,7 @@ def test_every_frame_that_came_in_is_settled_once_and_with_the_last_body(
 @settings(deadline=None, max_examples=20)
 @given(sizes=st.lists(st.integers(1, 150_000), min_size=1, max_size=12))
 def test_bodies_are_bounded_unless_one_event_is_larger(sizes: list[int]) -> None:
-    merger = merge.Merger()
+    merger = merge.Merger(lambda: 0b1111111111111)
     merger.add([(merge.key(i, 3), bytes(size), 1) for i, size in enumerate(sizes)], None, 0.0)
     for body, _ in merger.flush(1.0):
         assert len(body) < merge.FLUSH_BYTES + 1000
@@ -136,7 +136,7 @@ def test_a_key_comes_apart() -> None:
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    merger = merge.Merger()
+    merger = merge.Merger(lambda: 0b1111111111111)
     for call in range(merge.REMEMBERED * 2):
         merger.expect(call, 0b11)
         merger.add([(merge.key(call, 3), b"", 1)], None, 0.0)
