@@ -161,6 +161,12 @@ class Link:
                     self._received[cls] += 1
                     if number != self._received[cls]:
                         raise ProtocolError("frame %d where %d was next" % (number, self._received[cls]))
+                    if cls != frames.CLASS[kind]:
+                        raise ProtocolError("message %d in class %d" % (kind, cls))
+                    receiver = self._receivers[cls]
+                    receiver.came(number, len(body))
+                    if cls in WINDOW and receiver.unsettled > WINDOW[cls] + frames.MAX_SIZE[cls]:
+                        raise ProtocolError("sent more than its window in class %d" % cls)
                     self._ack_bytes += len(body)
                     yield frame
                 else:

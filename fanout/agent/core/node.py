@@ -134,6 +134,8 @@ class Node:
         try:
             for frame in link.receive(data, now):
                 self._from_child(peer, link, frame, now)
+                if link.state == CLOSED:  # it said goodbye; what is still behind that is of no use
+                    break
         except ProtocolError as error:
             self._refuse(peer, str(error), now)
 
