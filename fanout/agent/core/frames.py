@@ -27,6 +27,9 @@ ANSWERS = 48
 UPWARD = frozenset((EVENTS, REPORTS, LOGS, METRICS))
 COMMANDS = frozenset((CONNECT, RUN, SPAWN, PROCESS, END, NETWORK, EACH, ANSWERS))
 
+CLASS = {EVENTS: CONTROL, REPORTS: REPORT, METRICS: REPORT, LOGS: BULK}
+"""The only class that a kind goes up in: or it would escape the window of its own."""
+
 RECORDS = frozenset((REPORTS, LOGS))
 """Kinds whose bodies are records, so that two bodies joined are one."""
 

@@ -42,7 +42,9 @@ class Link:
         self.reason = ""
         """Why it is closed."""
         self.subtree = 0
-        """At the parent's end: the machines that this link may speak for."""
+        """At the parent's end: the machines that this link leads to."""
+        self.past = 0
+        """... and those that it has led to: that one is down overtakes what it said before, in other classes."""
         self.hurry = False
         """Acknowledge at once: the run ends."""
         self.offset: float | None = None
@@ -145,12 +147,13 @@ class Link:
             cls, kind, number, _, body = frame
             if self.state == OPEN:
                 if kind == frames.PING and self.up:
-                    self.send(frames.CONTROL, frames.PONG, 0, b"", codec.pack([codec.unpack(body)[0], now]))
+                    sent = codec.fields(body, (float, int), int, (float, int, type(None)))[0]
+                    self.send(frames.CONTROL, frames.PONG, 0, b"", codec.pack([sent, now]))
                     yield frame  # the node takes the lease and the clock from it
                 elif kind == frames.PONG and not self.up:
-                    self._measure(codec.unpack(body), now)
+                    self._measure(codec.fields(body, (float, int), (float, int)), now)
                 elif kind == frames.ACK:
-                    for sender, acked in zip(self._senders, codec.unpack(body)):
+                    for sender, acked in zip(self._senders, codec.fields(body, int, int, int)):
                         sender.acknowledged(acked)
                 elif kind == frames.BYE or (kind in frames.COMMANDS and self.up):
                     yield frame
@@ -158,6 +161,12 @@ class Link:
                     self._received[cls] += 1
                     if number != self._received[cls]:
                         raise ProtocolError("frame %d where %d was next" % (number, self._received[cls]))
+                    if cls != frames.CLASS[kind]:
+                        raise ProtocolError("message %d in class %d" % (kind, cls))
+                    receiver = self._receivers[cls]
+                    receiver.came(number, len(body))
+                    if cls in WINDOW and receiver.unsettled > WINDOW[cls] + frames.MAX_SIZE[cls]:
+                        raise ProtocolError("sent more than its window in class %d" % cls)
                     self._ack_bytes += len(body)
                     yield frame
                 else:
@@ -170,7 +179,7 @@ class Link:
     def receiver(self, cls: int) -> Receiver:
         return self._receivers[cls]
 
-    def _measure(self, pong: Any, now: float) -> None:
+    def _measure(self, pong: list[Any], now: float) -> None:
         sent, theirs = pong
         round_trip = now - sent
         if 0 <= round_trip <= self.round_trip:
@@ -189,11 +198,11 @@ class Link:
         if self.state != OPEN or self.up:
             return None
         if self._due is not None and now - self._due > 0.5:
-            self._heard += now - self._due
+            self._heard = min(now, self._heard + now - self._due)  # what was heard on waking is not in the future
         self._due = None
         if now - self._heard > SILENCE:
             return "no sign of life for %.0f s" % (now - self._heard)
-        if now - self._pinged >= HEARTBEAT:
+        if now >= self._pinged + HEARTBEAT:  # the very time that `timeout` gave: a difference may round below it
             self._pinged = now
             ahead = None if clock is None or self.offset is None else clock + self.offset
             self.send(frames.CONTROL, frames.PING, 0, b"", codec.pack([now, lease, ahead]))

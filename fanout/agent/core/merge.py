@@ -62,7 +62,9 @@ def decode(body: bytes) -> list[tuple[bytes, bytes, int]]:
     """The events of one message."""
     events = codec.unpack(body)
     try:
-        return [(bytes(k), bytes(v), machineset.unpack(s)) for k, v, s in events]
+        if not events or not all(isinstance(part, bytes) for event in events for part in event):
+            raise ValueError("not lists of bytes")
+        return [(k, v, machineset.unpack(s)) for k, v, s in events]
     except (TypeError, ValueError) as error:
         raise ProtocolError("events that are none: %s" % error) from None
 

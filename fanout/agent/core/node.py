@@ -134,6 +134,8 @@ class Node:
         try:
             for frame in link.receive(data, now):
                 self._from_child(peer, link, frame, now)
+                if link.state == CLOSED:  # it said goodbye; what is still behind that is of no use
+                    break
         except ProtocolError as error:
             self._refuse(peer, str(error), now)
 
@@ -147,6 +149,8 @@ class Node:
                 self.lease, self._lease_heard = lease, now
         elif kind == frames.WELCOME:
             identity = codec.unpack(body)
+            if not isinstance(identity, dict) or not isinstance(identity.get("id"), int):
+                raise ProtocolError("a welcome without an identity")
             self.me = identity["id"]
             self.lease_seconds = identity.get("lease", self.lease_seconds)
             link.state = OPEN
@@ -202,7 +206,7 @@ class Node:
     def _from_child(self, machine: int, link: Link, frame: Frame, now: float) -> None:
         cls, kind, number, _, body = frame
         if kind == frames.HELLO:
-            build, facts = codec.unpack(body)
+            build, facts = codec.fields(body, str, dict)
             if build != self.build:
                 raise ProtocolError("runs build %s, not %s" % (build, self.build))
             call, identity = self._identities[machine]
@@ -213,10 +217,11 @@ class Node:
         elif kind == frames.EVENTS:
             events = merge.decode(body)
             for key, _, machines in events:
-                if machines & ~link.subtree or not machines:
+                if machines & ~(link.subtree | link.past) or not machines:
                     raise ProtocolError("speaks for machines that are not its own")
                 if merge.split_key(key)[1] == DOWN:
                     link.subtree &= ~machines
+                    link.past |= machines
                     self._merger.gone(machines)
             if self.root:
                 self._arrived(events)
@@ -225,7 +230,7 @@ class Node:
                 self._merger.add(events, (link.receiver(cls), number), now)
         elif kind in (frames.REPORTS, frames.LOGS):
             for source, payload in frames.records(body):
-                if not link.subtree >> source & 1:
+                if not (link.subtree | link.past) >> source & 1:
                     raise ProtocolError("speaks for machine %d, which is not its own" % source)
                 if self.root:
                     self.inbox.append((RECORD, kind, source, payload))
@@ -235,10 +240,10 @@ class Node:
                 self._up(cls, kind, body, [(link.receiver(cls), number)])
         elif kind == frames.METRICS:
             if self.root:
-                self.inbox.append((MEASURED, *decode_metrics(body, link.subtree)))
+                self.inbox.append((MEASURED, *decode_metrics(body, link.subtree | link.past)))
                 link.receiver(cls).settle(number)
             else:
-                self._metrics.merge(body, link.subtree, (link.receiver(cls), number), now)
+                self._metrics.merge(body, link.subtree | link.past, (link.receiver(cls), number), now)
         elif kind == frames.BYE:
             self.inbox.append((CLOSE, machine))
             self.lost(machine, body.decode("utf-8", "replace"), now)
