@@ -9,9 +9,10 @@ import os
 import time
 
 from . import launch
-from .core import diagnose
+from .core import diagnose, frames
 from .core.bootstrap import Bootstrap, Payload, stub
 from .core.dialer import Dialer
+from .core.link import OPEN
 from .loop import READ, WRITE
 
 TYPE_CHECKING = False
@@ -227,6 +228,7 @@ class Children:
         self._deadlines: dict[int, float] = {}
         self._ssh: dict[str, Any] = {}
         self._dialer = Dialer(16, agent.random)
+        self._redial: Timer | None = None
         self._closing = False
 
     def connect(self, call: int, body: dict[str, Any]) -> None:
@@ -299,9 +301,10 @@ class Children:
             except OSError as error:
                 self._over(connection, "failed", "its relay cannot start %s: %s" % (
                     error.filename or "ssh", error.strerror), True)
+        if self._redial is not None:
+            self._redial.cancel()
         due = self._dialer.timeout()
-        if due is not None:
-            self.agent.loop.after(max(0.01, due - now), self.dial)
+        self._redial = None if due is None else self.agent.loop.after(max(0.01, due - now), self.dial)
 
     def opened(self, machine: int) -> None:
         self._dialer.succeeded(machine)
@@ -341,7 +344,10 @@ class Children:
             connection.pump()
 
     def shut(self) -> None:
-        """Close them all; none is dialled again."""
+        """Close them all; none is dialled again.  Whatever still runs below is to end now, not with its lease."""
         self._closing = True
-        for connection in list(self.connections.values()):
+        for machine, connection in list(self.connections.items()):
+            link = self.agent.node.children.get(machine)
+            if link is not None and link.state == OPEN:
+                link.send(frames.CONTROL, frames.BYE, 0, b"", b"the run is over")
             connection.close()

@@ -53,6 +53,7 @@ class Agent:
         self._out = b""
         self._writing = False
         self._ended = False
+        self._cleaned = False
         self._done = False
         # The link has descriptors of its own: nothing that a program or a stray print does can reach it.
         self._in_fd, self._out_fd = os.dup(0), os.dup(1)
@@ -88,13 +89,16 @@ class Agent:
         launch.become_subreaper()
         for number in (_signal.SIGPIPE, _signal.SIGHUP, _signal.SIGINT):
             _signal.signal(number, _signal.SIG_IGN)
-        _signal.signal(_signal.SIGTERM, lambda *_: self._end(0.0))
+        # By the loop: a signal may come in the middle of anything.
+        _signal.signal(_signal.SIGTERM, lambda *_: self.loop.after(0.0, lambda: self._end(0.0)))
         self.loop.on_child(self._reap)
         self.loop.watch(self._in_fd, READ, self._readable)
         facts = {"python": "%d.%d.%d" % sys.version_info[:3], "system": sys.platform}
         self.node.open_parent(facts, self.loop.now)
-        while not self._done:
+        while True:
             self._turn()
+            if self._done:
+                break
             timeout = self.node.timeout()
             self.loop.once(None if timeout is None else max(0.0, timeout - self.loop.now))
         self._flush_last()
@@ -143,18 +147,19 @@ class Agent:
             os.mkdir(self.folder, 0o700)
             os.mkdir(self.work, 0o700)
         except OSError as error:
-            self._leave("cannot make its folder %s: %s" % (self.folder, error.strerror))
+            if error.filename == self.work:
+                remove(self.folder)
+            self._say_bye("cannot make its folder %s: %s" % (self.folder, error.strerror))
+            self._done = True
             return
         self.environment = dict(os.environ)
         for key in ("id", "name", "address", "role", "run"):
             self.environment["FANOUT_" + key.upper()] = str(identity.get(key, ""))
         self.environment["FANOUT_FOLDER"] = self.folder
 
-    def _leave(self, reason: str) -> None:
-        """Say why, and go."""
+    def _say_bye(self, reason: str) -> None:
         assert self.node.parent is not None
         self.node.parent.send(frames.CONTROL, frames.BYE, 0, b"", reason.encode())
-        self._done = True
 
     # The link to the parent.
 
@@ -171,13 +176,15 @@ class Agent:
         try:
             self.node.receive(None, data, self.loop.now)
         except ProtocolError as error:
-            self._leave("the parent broke the protocol: %s" % error)
+            self._say_bye("the parent broke the protocol: %s" % error)
+            self.loop.forget(self._in_fd)
+            self._end(0.0)
 
     def _parent_gone(self) -> None:
         self.loop.forget(self._in_fd)
-        if self._ended or not self.identity:
+        if self._cleaned or not self.identity:
             self._go()
-        # Otherwise the lease decides: a new parent may come.
+        # Otherwise an end that is under way goes on, or the lease decides: a new parent may come.
 
     def _pump(self, _: int = 0) -> None:
         link = self.node.parent
@@ -223,20 +230,29 @@ class Agent:
         elif kind == frames.PROCESS:
             self._process(call, body)
         elif kind == frames.CONNECT:
-            if self._children is None:
-                from .children import Children
-                from .core.bootstrap import Payload
-
-                mine = self._payload
-                source = mine.source or body.get("source", b"")
-                stage0 = body["stage0"]
-                codes = {mine.magic: mine.compile_all()}
-                self._children = Children(self, Payload(mine.build, stage0, source, codes))
-            self._children.connect(call, body)
+            self._connect(call, body)
         elif kind == frames.END:
             self._end(body["grace"], call)
         else:
             raise ValueError("command %d is not known" % kind)
+
+    def _connect(self, call: int, body: dict[str, Any]) -> None:
+        """Become a relay."""
+        if self._children is None:
+            from .children import Children
+            from .core.bootstrap import Payload
+
+            mine = self._payload
+            source = mine.source or body.get("source", b"")
+            stage0 = body["stage0"]
+            codes = {mine.magic: mine.compile_all()}
+            self._children = Children(self, Payload(mine.build, stage0, source, codes))
+        try:
+            self._children.connect(call, body)
+        except OSError as error:
+            reason = "its relay cannot keep what ssh needs: %s" % error.strerror
+            for spec in body["children"]:
+                self.node.connect_failed(spec["id"], call, "failed", reason, self.loop.now)
 
     def _start_waiting(self) -> None:
         while self._waiting and len(self._commands) < RUNNING_MOST:
@@ -331,7 +347,9 @@ class Agent:
         remove(self.folder)
         if os.path.exists(self.folder):
             problems.append("its folder %s could not be removed" % self.folder)
-        self.emit(call, ENDED, [forwarded, rotated, problems])
+        self._cleaned = True
+        if self.identity:
+            self.emit(call, ENDED, [forwarded, rotated, problems])
         if not call or self._in_fd not in self.loop:
             self._go()  # nobody waits for ENDED
 
