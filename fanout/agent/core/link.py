@@ -105,7 +105,7 @@ class Link:
         kind, number, route, body, origins = queue.popleft()
         self._queued[cls] -= len(body)
         if origins is not None:
-            if cls != frames.CONTROL and queue and len(body) + len(queue[0][3]) <= BATCH:
+            if kind in frames.RECORDS and queue and len(body) + len(queue[0][3]) <= BATCH:
                 origins = list(origins)
                 parts, size = [body], len(body)
                 while queue and queue[0][0] == kind and size + len(queue[0][3]) <= BATCH:

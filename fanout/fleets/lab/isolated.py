@@ -21,7 +21,7 @@ from typing import Any
 from fanout.errors import FleetError
 from fanout.fleets.lab import disk, quota, switch
 from fanout.fleets.lab.ground import LabHost, Plan
-from fanout.fleets.openssh import find, keypair, send, sshd_config, wait_gone
+from fanout.fleets.openssh import QUIET_SHELL, find, keypair, send, sshd_config, wait_gone
 
 BUILD_TIMEOUT = 300.0  # s; a thousand hosts take about 60
 KILL_TIMEOUT = 20.0  # s; for killed hosts to be gone
@@ -43,6 +43,7 @@ SSHD_DEFAULTS = {
     "Subsystem": "sftp internal-sftp",
     "MaxStartups": "10:30:100",
     "MaxSessions": "10",
+    "SetEnv": QUIET_SHELL,
 }
 
 
