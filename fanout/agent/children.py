@@ -293,18 +293,29 @@ class Children:
         if self._closing:
             return
         now = time.monotonic()
-        for machine in self._dialer.start(now):
-            spec, call = self._specs[machine]
-            connection = self.connections[machine] = Connection(self, spec, call)
-            try:
-                connection.start()
-            except OSError as error:
-                self._over(connection, "failed", "its relay cannot start %s: %s" % (
-                    error.filename or "ssh", error.strerror), True)
+        started = self._dialer.start(now)
+        while started:
+            for machine in started:
+                self._start(machine)
+            started = self._dialer.start(now)  # those that failed at once have made room
         if self._redial is not None:
             self._redial.cancel()
         due = self._dialer.timeout()
         self._redial = None if due is None else self.agent.loop.after(max(0.01, due - now), self.dial)
+
+    def _start(self, machine: int) -> None:
+        spec, call = self._specs[machine]
+        connection = self.connections[machine] = Connection(self, spec, call)
+        try:
+            connection.start()
+        except OSError as error:
+            del self.connections[machine]
+            if spec.get("local") and error.filename:
+                self._over(connection, diagnose.NO_PYTHON, "%s cannot be started: %s" % (
+                    error.filename, error.strerror), False)
+            else:
+                self._over(connection, diagnose.FAILED, "its relay cannot start %s: %s" % (
+                    error.filename or "ssh", error.strerror), True)
 
     def opened(self, machine: int) -> None:
         self._dialer.succeeded(machine)
@@ -331,13 +342,13 @@ class Children:
                 return
             del self.agent.node.children[machine]  # began, but never said HELLO
         self._over(connection, outcome, reason, again)
+        self.dial()
 
     def _over(self, connection: Connection, outcome: str, reason: str, again: bool) -> None:
         machine = connection.machine
         if not self._closing and self._dialer.active(machine) and not self._dialer.failed(
                 machine, again, time.monotonic()):
             self.agent.node.connect_failed(machine, connection.call, outcome, reason, self.agent.loop.now)
-        self.dial()
 
     def pump(self) -> None:
         for connection in list(self.connections.values()):
