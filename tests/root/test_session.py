@@ -197,6 +197,14 @@ async def test_below_a_relay_that_does_not_come_up_all_have_an_outcome(tmp_path:
     assert left(tmp_path) == []
 
 
+async def test_hundreds_that_fail_at_once_are_told_one_by_one(tmp_path: Path) -> None:
+    hosts = [*local(1), *(Host(f"broken-{i}", "127.0.0.1", local=True, python="/no/such/python3") for i in range(500))]
+    async with session(hosts, [None, *[0] * 500], folder=str(tmp_path)) as up:
+        assert up.up == 1 and {outcome for outcome, _ in up.down.values()} == {Outcome.NO_PYTHON}
+        assert len(up.down) == 500
+    assert up.problems == [] and left(tmp_path) == []
+
+
 async def test_a_folder_that_cannot_be_made_is_told_by_name(tmp_path: Path) -> None:
     async with session(local(3), [None, None, 0], folder=str(tmp_path / "nowhere")) as up:
         while len(up.down) < 3:
