@@ -6,10 +6,9 @@ then on the link runs over those, without a process in between.
 
 from __future__ import annotations
 
+import _socket
 import os
 import sys
-
-import _socket
 
 from .loop import READ
 

@@ -9,9 +9,10 @@ import os
 import time
 
 from . import launch
-from .core import diagnose
+from .core import diagnose, frames
 from .core.bootstrap import Bootstrap, Payload, stub
 from .core.dialer import Dialer
+from .core.link import OPEN
 from .loop import READ, WRITE
 
 TYPE_CHECKING = False
@@ -227,6 +228,7 @@ class Children:
         self._deadlines: dict[int, float] = {}
         self._ssh: dict[str, Any] = {}
         self._dialer = Dialer(16, agent.random)
+        self._redial: Timer | None = None
         self._closing = False
 
     def connect(self, call: int, body: dict[str, Any]) -> None:
@@ -291,17 +293,29 @@ class Children:
         if self._closing:
             return
         now = time.monotonic()
-        for machine in self._dialer.start(now):
-            spec, call = self._specs[machine]
-            connection = self.connections[machine] = Connection(self, spec, call)
-            try:
-                connection.start()
-            except OSError as error:
-                self._over(connection, "failed", "its relay cannot start %s: %s" % (
-                    error.filename or "ssh", error.strerror), True)
+        started = self._dialer.start(now)
+        while started:
+            for machine in started:
+                self._start(machine)
+            started = self._dialer.start(now)  # those that failed at once have made room
+        if self._redial is not None:
+            self._redial.cancel()
         due = self._dialer.timeout()
-        if due is not None:
-            self.agent.loop.after(max(0.01, due - now), self.dial)
+        self._redial = None if due is None else self.agent.loop.after(max(0.01, due - now), self.dial)
+
+    def _start(self, machine: int) -> None:
+        spec, call = self._specs[machine]
+        connection = self.connections[machine] = Connection(self, spec, call)
+        try:
+            connection.start()
+        except OSError as error:
+            del self.connections[machine]
+            if spec.get("local") and error.filename:
+                self._over(connection, diagnose.NO_PYTHON, "%s cannot be started: %s" % (
+                    error.filename, error.strerror), False)
+            else:
+                self._over(connection, diagnose.FAILED, "its relay cannot start %s: %s" % (
+                    error.filename or "ssh", error.strerror), True)
 
     def opened(self, machine: int) -> None:
         self._dialer.succeeded(machine)
@@ -328,20 +342,23 @@ class Children:
                 return
             del self.agent.node.children[machine]  # began, but never said HELLO
         self._over(connection, outcome, reason, again)
+        self.dial()
 
     def _over(self, connection: Connection, outcome: str, reason: str, again: bool) -> None:
         machine = connection.machine
         if not self._closing and self._dialer.active(machine) and not self._dialer.failed(
                 machine, again, time.monotonic()):
             self.agent.node.connect_failed(machine, connection.call, outcome, reason, self.agent.loop.now)
-        self.dial()
 
     def pump(self) -> None:
         for connection in list(self.connections.values()):
             connection.pump()
 
-    def shut(self) -> None:
-        """Close them all; none is dialled again."""
+    def shut(self, farewell: bool) -> None:
+        """Close them all; none is dialled again.  With a farewell what runs below ends now, not with its lease."""
         self._closing = True
-        for connection in list(self.connections.values()):
+        for machine, connection in list(self.connections.items()):
+            link = self.agent.node.children.get(machine)
+            if farewell and link is not None and link.state == OPEN:
+                link.send(frames.CONTROL, frames.BYE, 0, b"", b"the run is over")
             connection.close()

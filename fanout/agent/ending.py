@@ -23,12 +23,14 @@ GOING_MOST = 4.0  # s that connections to children get to end
 class Ending:
     """Begun once; `call` is the END that asked for it, 0 when nobody waits for the answer."""
 
-    def __init__(self, agent: Agent, grace: float, call: int) -> None:
+    def __init__(self, agent: Agent, grace: float, call: int, spare: bool) -> None:
         self.agent = agent
         self.call = call
         self._grace = grace
+        self._spare = spare
         self._started = time.monotonic()
         self._left: list[int] = []
+        self._clean = False
         for process in agent.processes.values():
             process.stopping = True
         proctree.signal(agent.mine(), _signal.SIGTERM)
@@ -72,17 +74,24 @@ class Ending:
             problems.append("its folder %s could not be removed" % agent.folder)
         forwarded = sum(process.forwarded for process in processes)
         rotated = sum(process.rotated for process in processes)
-        agent.emit(self.call, ENDED, [forwarded, rotated, problems])
+        self._clean = True
+        if agent.identity:
+            agent.emit(self.call, ENDED, [forwarded, rotated, problems])
         if not someone:
-            self.go()
+            self._go()
 
-    def go(self) -> None:
-        """Let the children go, then end."""
+    def alone(self) -> None:
+        """The parent is gone: what is under way goes on, and nobody is waited for after it."""
+        if self._clean:
+            self._go()
+
+    def _go(self) -> None:
+        """Let the children go, then end.  They end too, unless it is only this relay that goes (`spare`)."""
         children = self.agent.children
         if children is None:
             self.agent.done = True
             return
-        children.shut()
+        children.shut(farewell=not self._spare)
         until = time.monotonic() + GOING_MOST
 
         def look() -> None:

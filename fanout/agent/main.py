@@ -13,10 +13,11 @@ import sys
 import time
 
 from . import launch, proctree
+from .attach import AttachPoint
 from .core import codec, frames
 from .core import node as tree
 from .core.node import DONE, Node
-from .ending import Ending
+from .ending import Ending, remove
 from .loop import Loop
 from .process import Child, Command, Member, Process
 from .uplink import Uplink
@@ -40,6 +41,7 @@ class Agent:
         self.work = ""
         """Where programs start, unless told otherwise."""
         self.environment: dict[str, str] = {}
+        self.facts = {"python": "%d.%d.%d" % sys.version_info[:3], "system": sys.platform}
         self.own_environment = dict(os.environ, LC_ALL="C")
         """For `ssh`, whose words are read."""
         self.pids: dict[int, Any] = {}
@@ -89,12 +91,14 @@ class Agent:
         launch.become_subreaper()
         for number in (_signal.SIGPIPE, _signal.SIGHUP, _signal.SIGINT):
             _signal.signal(number, _signal.SIG_IGN)
-        _signal.signal(_signal.SIGTERM, lambda *_: self._end(0.0))
+        # By the loop: a signal may come in the middle of anything.
+        _signal.signal(_signal.SIGTERM, lambda *_: self.loop.after(0.0, lambda: self._end(0.0, spare=True)))
         self.loop.on_child(self._reap)
-        facts = {"python": "%d.%d.%d" % sys.version_info[:3], "system": sys.platform}
-        self.node.open_parent(facts, self.loop.now)
-        while not self.done:
+        self.node.open_parent(self.facts, self.loop.now)
+        while True:
             self._turn()
+            if self.done:
+                break
             timeout = self.node.timeout()
             self.loop.once(None if timeout is None else max(0.0, timeout - self.loop.now))
         self.uplink.last_words()
@@ -147,8 +151,13 @@ class Agent:
         try:
             os.mkdir(self.folder, 0o700)
             os.mkdir(self.work, 0o700)
+            self._attach_point = AttachPoint(self)
         except OSError as error:
-            self.leave("cannot make its folder %s: %s" % (self.folder, error.strerror))
+            if error.filename != self.folder:
+                remove(self.folder)
+            self.folder = ""
+            self._say_bye("cannot make its folder %s: %s" % (error.filename, error.strerror))
+            self.done = True
             return
         self.environment = dict(os.environ)
         for key in ("id", "name", "address", "role", "run"):
@@ -173,19 +182,30 @@ class Agent:
         with open(self.environment["FANOUT_NETWORK"], "wb") as file:
             file.write(text)
 
+    # The parent.
+
+    def attach(self, in_fd: int, out_fd: int) -> None:
+        """A new parent has reached this machine: its link takes the place of the old one."""
+        self.uplink.close()
+        self.uplink = Uplink(self, in_fd, out_fd)
+        self.node.open_parent(self.facts, self.loop.now)
+
     def parent_gone(self) -> None:
-        """The parent has closed the link; unless the run is over, the lease decides: a new parent may come."""
+        """The parent has closed the link.  Unless the run is over, the lease decides: a new parent may come."""
         if self._ending is not None:
-            self._ending.go()
+            self._ending.alone()
         elif not self.identity:
             self.done = True
 
-    def leave(self, reason: str) -> None:
-        """Say why, and go."""
+    def refuse_parent(self, reason: str) -> None:
+        """The parent talks nonsense: this machine's part in the run ends."""
+        self._say_bye(reason)
+        self.uplink.deaf()
+        self._end(0.0)
+
+    def _say_bye(self, reason: str) -> None:
         assert self.node.parent is not None
         self.node.parent.send(frames.CONTROL, frames.BYE, 0, b"", reason.encode())
-        self._end(0.0)
-        self.done = True
 
     # Commands.
 
@@ -207,20 +227,28 @@ class Agent:
         elif kind == frames.PROCESS:
             self._process(call, body)
         elif kind == frames.CONNECT:
-            if self.children is None:
-                from .children import Children
-                from .core.bootstrap import Payload
-
-                mine = self._payload
-                source = mine.source or body.get("source", b"")
-                stage0 = body["stage0"]
-                codes = {mine.magic: mine.compile_all()}
-                self.children = Children(self, Payload(mine.build, stage0, source, codes))
-            self.children.connect(call, body)
+            self._connect(call, body)
         elif kind == frames.END:
             self._end(body["grace"], call)
         else:
             raise ValueError("command %d is not known" % kind)
+
+    def _connect(self, call: int, body: dict[str, Any]) -> None:
+        """Become a relay, or get more children."""
+        if self.children is None:
+            from .children import Children
+            from .core.bootstrap import Payload
+
+            mine = self._payload
+            source = mine.source or body.get("source", b"")
+            codes = {mine.magic: mine.compile_all()}
+            self.children = Children(self, Payload(mine.build, body["stage0"], source, codes))
+        try:
+            self.children.connect(call, body)
+        except OSError as error:
+            reason = "its relay cannot keep what ssh needs: %s" % error.strerror
+            for spec in body["children"]:
+                self.node.connect_failed(spec["id"], call, "failed", reason, self.loop.now)
 
     def _start_waiting(self) -> None:
         while self._waiting and len(self._commands) < RUNNING_MOST:
@@ -297,10 +325,10 @@ class Agent:
                 found.difference_update(proctree.below(connection.pid))  # a local child's processes are its own
         return sorted(found)
 
-    def _end(self, grace: float, call: int = 0) -> None:
+    def _end(self, grace: float, call: int = 0, spare: bool = False) -> None:
         if self._ending is None:
             self._waiting.clear()
-            self._ending = Ending(self, grace, call)
+            self._ending = Ending(self, grace, call, spare)
 
 
 def main(payload: Any) -> None:

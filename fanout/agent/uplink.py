@@ -43,7 +43,7 @@ class Uplink:
         try:
             self.agent.node.receive(None, data, self.agent.loop.now)
         except ProtocolError as error:
-            self.agent.leave("the parent broke the protocol: %s" % error)
+            self.agent.refuse_parent("the parent broke the protocol: %s" % error)
 
     def pump(self, _: int = 0) -> None:
         """Write what the link has, as far as it is taken."""
@@ -66,6 +66,17 @@ class Uplink:
         if self._writing:
             self._writing = False
             self.agent.loop.forget(self._out)
+
+    def deaf(self) -> None:
+        """Read nothing more."""
+        self.open = False
+        self.agent.loop.forget(self._in)
+
+    def close(self) -> None:
+        self.deaf()
+        self.agent.loop.forget(self._out)
+        os.close(self._in)
+        os.close(self._out)
 
     def last_words(self) -> None:
         """What is queued still; the reader may be gone, so not for long."""

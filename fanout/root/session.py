@@ -36,6 +36,7 @@ from fanout.root.transport import Connection, Unreached, effective, open_local, 
 
 WRITE_SIZE = 64 << 10
 DESCRIBED = 5  # machines named one by one in an error
+ATTEMPT = 15.0  # s for one attempt to connect: machines that are off must not hold up those behind them
 MARGIN = 5.0  # s that a relay gets to tell which of its children did not come up in time
 
 
@@ -47,7 +48,6 @@ class _Peer:
         self.machine = machine
         self.connection: Connection | None = None
         self.bootstrap: Bootstrap | None = Bootstrap()
-        self.failure: Unreached | None = None
 
     def received(self, data: bytes) -> None:
         session, machine = self.session, self.machine.id
@@ -73,9 +73,7 @@ class _Peer:
         self.session.pump(self)
 
     def fail(self, failure: Unreached) -> None:
-        self.failure = failure
-        if self.connection is not None:
-            self.session.background(self.connection.close())
+        self.session.give_up(self, failure)
 
     def ended(self, code: int, stderr: str) -> None:
         self.session.ended(self, code, stderr)
@@ -125,7 +123,9 @@ class Session:
         self._deadline = 0.0
         self._settled = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._redial: asyncio.TimerHandle | None = None
         self._kicked = False
         self._closed_links = [0, 0, 0, 0]
         self._ending = False
@@ -210,8 +210,11 @@ class Session:
         for machine in self._dialer.start(now):
             self.background(self._reach(machine))
         due = self._dialer.timeout()
+        if self._redial is not None:
+            self._redial.cancel()
+            self._redial = None
         if due is not None:
-            asyncio.get_running_loop().call_later(max(0.01, due - now), self._dial)
+            self._redial = asyncio.get_running_loop().call_later(max(0.01, due - now), self._dial)
 
     async def _reach(self, machine: int) -> None:
         """One attempt at one machine: connect and start stage 0; what follows comes by `received`."""
@@ -219,7 +222,7 @@ class Session:
         host = peer.machine.host
         connection: Connection
         stage0 = payload().stage0
-        left = max(0.1, self._deadline - self.now())
+        left = min(ATTEMPT, max(0.1, self._deadline - self.now()))
         try:
             if host.local:
                 connection = open_local([host.python, "-I", "-S", "-c", stub(stage0)], peer)
@@ -228,7 +231,7 @@ class Session:
                 async with asyncio.timeout(left):
                     connection = await open_ssh(host, command, self.settings, peer)
         except TimeoutError:
-            self._unreached(peer, Unreached("unreachable", "it does not answer within the connect timeout", False))
+            self._unreached(peer, Unreached("unreachable", f"it does not answer within {left:.0f} s", True))
             return
         except Unreached as failure:
             self._unreached(peer, failure)
@@ -247,6 +250,20 @@ class Session:
             noise = peer.bootstrap.noise()[-200:].strip() if peer.bootstrap is not None else b""
             said = f": it printed {noise.decode('utf-8', 'replace')!r}" if noise else ""
             peer.fail(Unreached("unreachable", f"no agent within the connect timeout{said}", False))
+
+    def give_up(self, peer: _Peer, failure: Unreached) -> None:
+        """A connection that leads to no agent.  The outcome does not wait for its closing, which may take seconds."""
+        if self._peers.get(peer.machine.id) is not peer:
+            return
+        self.node.children.pop(peer.machine.id, None)
+        self._part(peer)
+        self._unreached(peer, failure)
+
+    def _part(self, peer: _Peer) -> None:
+        if peer.connection is not None:
+            task = asyncio.get_running_loop().create_task(peer.connection.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     def _unreached(self, peer: _Peer, failure: Unreached) -> None:
         machine = peer.machine.id
@@ -274,13 +291,9 @@ class Session:
             return
         if link is not None:
             del self.node.children[machine]
-        if peer.failure is not None:
-            failure = peer.failure
-        else:
-            noise = peer.bootstrap.noise().decode("utf-8", "replace")[-500:] if peer.bootstrap is not None else ""
-            how = remote if peer.machine.host.local else diagnose_ssh
-            failure = Unreached(*how(255 if code < 0 else code, stderr or noise, peer.machine.host.python))
-        self._unreached(peer, failure)
+        noise = peer.bootstrap.noise().decode("utf-8", "replace")[-500:] if peer.bootstrap is not None else ""
+        how = remote if peer.machine.host.local else diagnose_ssh
+        self._unreached(peer, Unreached(*how(255 if code < 0 else code, stderr or noise, peer.machine.host.python)))
 
     def _connect_children(self, relay: int) -> None:
         """The relay is up: tell it who its children are."""
@@ -374,9 +387,9 @@ class Session:
                 self._dial()
             elif item[0] == tree.CLOSE:
                 peer = self._peers.pop(item[1], None)
-                if peer is not None and peer.connection is not None:
+                if peer is not None:
                     self.pump(peer)
-                    self.background(peer.connection.close())
+                    self._part(peer)
         self.sync.tick(self.now())
         if self.sync.answers:
             answers, self.sync.answers = self.sync.answers, []
@@ -472,6 +485,7 @@ class Session:
             if kind == frames.LOGS:
                 process, _, piece = body
                 self.forwarded += len(piece)
+                self._settled.set()
                 self.on_log(machine, process, piece)
             else:
                 seq, stamp, text, fields = body
@@ -487,7 +501,7 @@ class Session:
     async def end(self, grace: float = 2.0, timeout: float = 20.0) -> None:
         """Stop everything on every machine, bring the last reports and logs home, close.  Bounded by `timeout`."""
         deadline = self.now() + timeout
-        if self.up:
+        if self.up and not self._ending:
             call = self.call(frames.END, self.up, {"grace": grace})
             await call.wait(tree.ENDED, timeout=max(0.1, timeout - 6.0))
             for machines, (_, rotated, problems) in call.groups(tree.ENDED):
@@ -513,7 +527,9 @@ class Session:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        closing = [asyncio.ensure_future(p.connection.close()) for p in peers if p.connection is not None]
+        for peer in peers:
+            self._part(peer)
+        closing = list(self._closing)
         if closing:
             _, late = await asyncio.wait(closing, timeout=timeout)
             for task in late:

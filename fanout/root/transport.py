@@ -155,6 +155,9 @@ class LocalConnection:
             self._process.kill()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), 2.0)
+        except asyncio.CancelledError:
+            self._process.kill()
+            raise
 
 
 class SSHConnection:

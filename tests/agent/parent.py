@@ -43,6 +43,7 @@ class Parent:
         """By call, what came; of all machines, so read it only where one speaks."""
         self.node = tree.Node(payload().build, time.monotonic(), root=True)
         self.python = python
+        self.ended = False
         self._compiled = compiled
         self._number = 0
 
@@ -147,6 +148,7 @@ class Parent:
 
     def end(self, grace: float = 0.5) -> Any:
         """[bytes forwarded, bytes rotated out, problems]; the agent is gone afterwards."""
+        self.ended = True
         answer = self.answer(self.send(frames.END, {"grace": grace}), tree.ENDED)
         self._in.close()
         while rest := os.read(self._out.fileno(), 65536):
@@ -168,8 +170,11 @@ class Parent:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         if self.process.poll() is None:
-            if not self._in.closed and error is None:
+            if error is None and not self.ended and not self._in.closed:
                 self.end()
+            elif error is None:
+                self._in.close()
+                self.process.wait(TIMEOUT)
             else:
                 self.process.send_signal(signal.SIGTERM)
                 try:

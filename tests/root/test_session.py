@@ -1,0 +1,213 @@
+"""A session over local machines: the whole path without SSH, in trees of several shapes."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fanout.agent.core import frames, machineset
+from fanout.agent.core import node as tree
+from fanout.fleets.base import Host
+from fanout.root.outcomes import Outcome
+from tests.agent.parent import gone
+from tests.pythons import pythons
+from tests.root.trees import chain, everyone, left, local, outputs, run, session
+
+SHAPES = {"flat": chain(4), "one relay": chain(1, 3), "narrow and deep": chain(1, 1, 1, 1), "width 2": chain(2, 2)}
+
+
+@pytest.mark.parametrize("parents", SHAPES.values(), ids=SHAPES)
+async def test_every_machine_answers_for_itself_in_any_tree(parents: list[int | None], tmp_path: Path) -> None:
+    async with session(local(len(parents)), parents, folder=str(tmp_path)) as up:
+        assert up.up == everyone(up) and up.down == {}
+        assert up.connections == parents.count(None)
+        call = await run(up, up.up, shell="echo {id} {name} $FANOUT_ROLE")
+        assert outputs(call) == {i: b"%d local-%d peer\n" % (i, i) for i in range(len(parents))}
+        folded = await run(up, up.up, argv=["echo", "same"])
+        assert folded.groups(tree.DONE) == [(up.up, ["ok", 0, b"same\n", b"", 0])]
+        some = await run(up, 0b0110, argv=["echo", "some"])
+        assert some.heard(tree.DONE) == 0b0110
+    assert up.problems == [] and up.down == {} and left(tmp_path) == []
+
+
+async def test_relays_and_children_may_run_different_pythons(tmp_path: Path) -> None:
+    found = pythons()
+    hosts = [Host(f"local-{i}", "127.0.0.1", local=True, python=python)
+             for i, python in enumerate([found[0], found[-1], *found])]
+    parents = [None, None, *(i % 2 for i in range(len(found)))]
+    async with session(hosts, parents, folder=str(tmp_path)) as up:
+        assert up.down == {}
+        assert len(outputs(await run(up, up.up, argv=["true"]))) == len(hosts)
+    assert up.problems == [] and left(tmp_path) == []
+
+
+@pytest.mark.parametrize("parents", [chain(3), chain(1, 1, 2)], ids=["flat", "deep"])
+async def test_logs_that_are_under_way_at_the_end_come_home(parents: list[int | None], tmp_path: Path) -> None:
+    async with session(local(len(parents)), parents, folder=str(tmp_path)) as up:
+        logs: dict[int, bytearray] = {i: bytearray() for i in range(len(parents))}
+        up.on_log = lambda machine, call, data: logs[machine].extend(data)
+        size = 3_000_000
+        call = up.call(frames.SPAWN, up.up, {"shell": f"seq -w 9999999 | head -c {size}", "name": "p", "logs": "all"})
+        assert await call.wait(tree.EXITED, timeout=30.0, extra=(1).to_bytes(4, "big"))
+    expected = b"".join(b"%07d\n" % i for i in range(1, size // 8 + 1))
+    assert {i: len(log) for i, log in logs.items()} == {i: size for i in logs}
+    assert all(log == expected for log in logs.values()) and up.problems == []
+
+
+async def test_what_is_forwarded_of_a_flood_that_is_killed_comes_home(tmp_path: Path) -> None:
+    parents = chain(1, 1, 3)
+    async with session(local(len(parents)), parents, folder=str(tmp_path)) as up:
+        up.call(frames.SPAWN, up.up, {"argv": ["yes", "1234567"], "name": "p", "logs": "all"})
+        while up.forwarded < 2_000_000:
+            await asyncio.sleep(0.01)
+        told: list[list[tuple[int, list[object]]]] = []
+        ask = up.call
+
+        def call(kind: int, targets: int, body: object) -> object:
+            made = ask(kind, targets, body)
+            told.append(made.groups)  # type: ignore[arg-type]
+            return made
+
+        up.call = call  # type: ignore[method-assign, assignment]
+    ended = told[-1](tree.ENDED)  # type: ignore[operator]
+    assert up.forwarded == sum(value[0] * machineset.count(machines) for machines, value in ended)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+async def test_a_machine_whose_agent_dies_is_lost_and_its_subtree_with_it(victim: int, tmp_path: Path) -> None:
+    parents = [None, None, 0, 0, 1, 1]
+    subtree = machineset.of([victim, 2 + 2 * victim, 3 + 2 * victim])
+    async with session(local(6), parents, folder=str(tmp_path), lease=2.0) as up:
+        downs: list[tuple[int, Outcome, str]] = []
+        up.on_down = lambda machines, outcome, reason: downs.append((machines, outcome, reason))
+        pid = int(outputs(await run(up, 1 << victim, shell="echo $PPID"))[victim])
+        call = up.call(frames.RUN, up.up, {"shell": "[ {id} = %d ] && exec sleep 60; echo {id}" % victim})
+        await call.wait(tree.DONE, timeout=10.0, enough=5)
+        os.kill(pid, signal.SIGKILL)
+        assert await call.wait(tree.DONE, timeout=10.0)
+        while up.up & subtree:
+            await asyncio.sleep(0.01)
+        assert up.up == everyone(up) & ~subtree
+        assert {m for s, _, _ in downs for m in machineset.members(s)} == set(machineset.members(subtree))
+        assert all(outcome is Outcome.LOST for _, outcome, _ in downs)
+        assert any(f"its relay local-{victim} is gone" in reason for _, _, reason in downs)
+        later = await run(up, everyone(up), argv=["true"])
+        assert later.lost == subtree and later.heard(tree.DONE) == up.up
+    # The killed one could not tidy up; its children do when their lease ends.
+    for i in machineset.members(subtree & ~(1 << victim)):
+        folder = tmp_path / f"fanout-{up.settings.run}-{i}"
+        for _ in range(1000):
+            if not folder.exists():
+                break
+            await asyncio.sleep(0.01)
+    assert [path.name for path in left(tmp_path)] == [f"fanout-{up.settings.run}-{victim}"]
+
+
+ORPHANS = """
+import asyncio, sys
+from fanout.agent.core import frames, node as tree
+from tests.root.trees import *
+
+async def main():
+    parents = chain(1, 1, 2)
+    async with session(local(4), parents, folder=sys.argv[1], lease=1.5) as up:
+        call = up.call(frames.SPAWN, up.up, {"name": "p", "ready": "up", "logs": "all", "shell":
+            "(setsid sh -c 'trap \\"\\" TERM; echo $$; while :; do sleep 0.05; done' &); sleep 0.2; echo up; sleep 400"})
+        up.on_log = lambda machine, call, data: print(data.decode(), end="", flush=True)
+        await call.wait(tree.READY, timeout=20, extra=(1).to_bytes(4, "big"))
+        await asyncio.sleep(100)
+
+asyncio.run(main())
+"""
+
+
+def test_a_root_that_is_killed_leaves_nothing_after_the_lease(tmp_path: Path) -> None:
+    root = subprocess.Popen([sys.executable, "-c", ORPHANS, str(tmp_path)], stdout=subprocess.PIPE, text=True,
+                            cwd=Path(__file__).parents[2])
+    pids, ready = [], 0
+    assert root.stdout is not None
+    for line in root.stdout:
+        if line.strip().isdigit():
+            pids.append(int(line))
+        ready += line == "up\n"
+        if ready == 4:
+            break
+    agents = {int((Path(f"/proc/{pid}/stat").read_text()).rpartition(")")[2].split()[1]) for pid in pids}
+    root.kill()
+    root.wait()
+    root.stdout.close()
+    assert len(pids) == len(agents) == 4
+    assert all(gone(pid) for pid in [*pids, *agents])
+    assert left(tmp_path) == []
+
+
+async def test_letting_go_leaves_nothing_after_the_lease(tmp_path: Path) -> None:
+    async with session(local(3), chain(1, 2), folder=str(tmp_path), lease=1.0) as up:
+        pids = [int(out) for out in outputs(await run(up, up.up, shell="echo $PPID")).values()]
+        await up.abort()
+    assert all([await asyncio.to_thread(gone, pid) for pid in pids]) and left(tmp_path) == []
+
+
+# Trouble while connecting.
+
+async def test_each_local_trouble_has_its_outcome_and_harms_no_other(tmp_path: Path) -> None:
+    (tmp_path / "silent").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "deaf").write_text("#!/bin/sh\necho Welcome. Press any key.\ntrap '' TERM PIPE; while :; do sleep 1; done\n")
+    (tmp_path / "failing").write_text("#!/bin/sh\necho no such luck >&2; exit 9\n")
+    (tmp_path / "chatty").write_text(f"#!/bin/sh\necho Welcome, friend.; echo mind the step >&2; exec {sys.executable} \"$@\"\n")
+    for name in ("silent", "deaf", "failing", "chatty"):
+        (tmp_path / name).chmod(0o755)
+    old = [str(path) for path in (Path.home() / ".pyenv/versions").glob("3.[67].*/bin/python3")][:1]
+    pythons_of = ["python3", "/no/such/python3", str(tmp_path / "silent"), str(tmp_path / "deaf"),
+                  str(tmp_path / "failing"), str(tmp_path / "chatty"), *old]
+    work = tmp_path / "work"
+    work.mkdir()
+    hosts = [Host(f"local-{i}", "127.0.0.1", local=True, python=python) for i, python in enumerate(pythons_of * 2)]
+    count = len(pythons_of)
+    parents = [None] * count + [0] * count
+    async with session(hosts, parents, folder=str(work), connect_timeout=3.0) as up:
+        for at in (0, count):
+            assert up.up >> at & 1 and up.up >> at + 5 & 1, up.down
+            expected = {
+                1: (Outcome.NO_PYTHON, "/no/such/python3"),
+                2: (Outcome.UNREACHABLE, "no agent within the connect timeout"),
+                3: (Outcome.UNREACHABLE, "Press any key"),
+                4: (Outcome.FAILED, "no such luck"),
+            }
+            if old:
+                expected[6] = (Outcome.NO_PYTHON, "3.8 or newer is needed")
+            for machine, (outcome, words) in expected.items():
+                got, reason = up.down[at + machine]
+                assert got is outcome and words in reason, (at, machine, got, reason)
+        assert len(outputs(await run(up, up.up, argv=["true"]))) == 4
+    assert up.problems == [] and left(work) == []
+
+
+async def test_below_a_relay_that_does_not_come_up_all_have_an_outcome(tmp_path: Path) -> None:
+    hosts = [*local(1), Host("broken", "127.0.0.1", local=True, python="/no/such/python3"), *local(2)]
+    async with session(hosts, [None, None, 1, 2], folder=str(tmp_path)) as up:
+        assert up.up == 1 and up.down[1][0] is Outcome.NO_PYTHON
+        for machine in (2, 3):
+            outcome, reason = up.down[machine]
+            assert outcome is Outcome.UNREACHABLE and "did not come up" in reason
+    assert left(tmp_path) == []
+
+
+async def test_hundreds_that_fail_at_once_are_told_one_by_one(tmp_path: Path) -> None:
+    hosts = [*local(1), *(Host(f"broken-{i}", "127.0.0.1", local=True, python="/no/such/python3") for i in range(500))]
+    async with session(hosts, [None, *[0] * 500], folder=str(tmp_path)) as up:
+        assert up.up == 1 and {outcome for outcome, _ in up.down.values()} == {Outcome.NO_PYTHON}
+        assert len(up.down) == 500
+    assert up.problems == [] and left(tmp_path) == []
+
+
+async def test_a_folder_that_cannot_be_made_is_told_by_name(tmp_path: Path) -> None:
+    async with session(local(3), [None, None, 0], folder=str(tmp_path / "nowhere")) as up:
+        while len(up.down) < 3:
+            await asyncio.sleep(0.01)
+        assert "cannot make its folder" in up.down[0][1] and "No such file" in up.down[1][1]
+    assert not (tmp_path / "nowhere").exists()

@@ -1,0 +1,103 @@
+"""What can go wrong with a machine over SSH: at the root's own connections and at a relay's, the same word and remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from fanout.fleets.base import Host
+from fanout.fleets.openssh import LoopbackSshd, keypair
+from fanout.root.outcomes import Outcome
+from tests.root.trees import left, outputs, run, session, through
+from tests.sshd import need_sshd
+
+pytestmark = pytest.mark.sshd
+
+CLOSED_PORT = 1
+
+
+def troubles(sshd: LoopbackSshd, folder: Path) -> list[tuple[dict[str, object], Outcome, str]]:
+    """What is wrong with a host, the outcome it must have, and words of the reason."""
+    keypair(folder / "stranger")
+    keypair(folder / "other")
+    other = (folder / "other.pub").read_text().strip()
+    found: list[tuple[dict[str, object], Outcome, str]] = [
+        ({"port": CLOSED_PORT}, Outcome.UNREACHABLE, "is sshd running?"),
+        ({"user": "nobody", "key": str(folder / "stranger")}, Outcome.AUTH_FAILED, "authorized_keys"),
+        ({"host_keys": (other,)}, Outcome.HOST_KEY, "ssh-key"),
+        ({"host_keys": ()}, Outcome.HOST_KEY, "known_hosts"),
+        ({"python": "/no/such/python3"}, Outcome.NO_PYTHON, "install Python 3.8 or newer"),
+        ({"python": "sh -c 'echo no luck >&2; exit 3' #"}, Outcome.FAILED, "no luck"),
+        ({"address": "no-such-host.invalid"}, Outcome.UNREACHABLE, "resolve"),
+    ]
+    for old in sorted((Path.home() / ".pyenv/versions").glob("3.[67].*/bin/python3"))[:1]:
+        found.append(({"python": str(old)}, Outcome.NO_PYTHON, "3.8 or newer is needed"))
+    return found
+
+
+@pytest.mark.parametrize("relay", [False, True], ids=["at the root", "at a relay"])
+async def test_each_trouble_has_its_outcome_and_remedy_and_harms_no_other(
+        relay: bool, sshd: LoopbackSshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    wrong = troubles(sshd, tmp_path)
+    good = through(sshd, len(wrong) + 2)
+    hosts = [good[0], *(Host(**{**host.__dict__, **change}) for host, (change, _, _) in zip(good[1:], wrong, strict=False)),
+             good[-1]]
+    parents = [None, *([0 if relay else None] * (len(hosts) - 1))]
+    work = tmp_path / "work"
+    work.mkdir()
+    async with session(hosts, parents, relay_key=sshd.key.read_text(), folder=str(work), connect_timeout=5.0) as up:
+        for machine, (change, outcome, words) in enumerate(wrong, 1):
+            got, reason = up.down[machine]
+            assert (got, words in reason) == (outcome, True), (change, got, reason)
+        assert set(outputs(await run(up, up.up, argv=["true"]))) == {0, len(hosts) - 1}
+    assert up.problems == [] and left(work) == [] and sshd.processes() == set()
+
+
+async def test_a_login_shell_that_talks_does_no_harm(tmp_path: Path) -> None:
+    need_sshd()
+    shell = tmp_path / "shell"
+    shell.write_text('#!/bin/sh\necho "Welcome to the machine."; echo "Have a nice day." >&2\n'
+                     'exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"\n')
+    shell.chmod(0o755)
+    work = tmp_path / "work"
+    work.mkdir()
+    with LoopbackSshd({"ForceCommand": str(shell)}) as server:
+        async with session(through(server, 3), [None, 0, 1], relay_key=server.key.read_text(), folder=str(work)) as up:
+            assert up.down == {} and len(outputs(await run(up, up.up, argv=["true"]))) == 3
+        assert up.problems == [] and left(work) == [] and server.processes() == set()
+
+
+async def test_a_login_shell_that_never_ends_is_unreachable_with_what_it_said(tmp_path: Path) -> None:
+    need_sshd()
+    shell = tmp_path / "shell"
+    shell.write_text('#!/bin/sh\ncase $SSH_CONNECTION in *127.1.0.1*) exec /bin/sh -c "$SSH_ORIGINAL_COMMAND";; esac\n'
+                     "echo This account is closed.; exec sleep 600\n")
+    shell.chmod(0o755)
+    work = tmp_path / "work"
+    work.mkdir()
+    with LoopbackSshd({"ForceCommand": str(shell)}) as server:
+        async with session(through(server, 3), [None, 0, None], relay_key=server.key.read_text(), folder=str(work),
+                           connect_timeout=4.0) as up:
+            for machine in (1, 2):
+                outcome, reason = up.down[machine]
+                assert outcome is Outcome.UNREACHABLE and "This account is closed" in reason, reason
+            assert up.up == 1
+        assert up.problems == [] and left(work) == []
+
+
+async def test_machines_that_do_not_answer_do_not_hold_up_those_behind_them(
+        sshd: LoopbackSshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    from fanout.root import session as module
+
+    monkeypatch.setattr(module, "ATTEMPT", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections, and says nothing
+        hosts = through(sshd, 4)
+        hosts[:2] = [Host(**{**host.__dict__, "port": silent.getsockname()[1]}) for host in hosts[:2]]
+        hosts[0] = Host(**{**hosts[0].__dict__, "address": "127.0.0.1"})
+        hosts[1] = Host(**{**hosts[1].__dict__, "address": "127.0.0.1"})
+        async with session(hosts, [None] * 4, folder=str(tmp_path), connect_timeout=6.0, handshakes=2) as up:
+            assert up.up == 0b1100
+            assert all(up.down[m] [0] is Outcome.UNREACHABLE and "does not answer" in up.down[m][1] for m in (0, 1))
+    assert left(tmp_path) == [] and sshd.processes() == set()
