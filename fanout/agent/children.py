@@ -9,8 +9,8 @@ import os
 import time
 
 from . import launch
-from .core import diagnose, frames
-from .core.bootstrap import Bootstrap, Payload, stub
+from .core import diagnose, frames, machineset
+from .core.bootstrap import Bootstrap, Payload, opening, stub
 from .core.dialer import Dialer
 from .core.link import OPEN
 from .loop import READ, WRITE
@@ -69,7 +69,7 @@ class Connection:
         loop.watch(ours[1], READ, self._readable)
         loop.watch(ours[2], READ, self._complains)
         self._timer = loop.after(max(0.1, owner.deadline(self.machine) - time.monotonic()), self._overdue)
-        self._write(owner.payload.stage0)
+        self._write(opening(owner.payload.stage0, self.spec.get("attach")))
 
     def _overdue(self) -> None:
         said = self._bootstrap.noise()[-200:] if self._bootstrap is not None else b""
@@ -88,7 +88,7 @@ class Connection:
             agent.loop.forget(self._fds[1])
             if self._bootstrap is None and self.machine in agent.node.children:
                 # The link has ended; why, the process's exit and last words will tell.
-                agent.loop.after(0.5, lambda: agent.node.lost(self.machine, self._last_words(), agent.loop.now))
+                agent.loop.after(0.5, self._lost)
             return
         if self._bootstrap is not None:
             try:
@@ -99,12 +99,18 @@ class Connection:
                 return
             if rest is None:
                 return
-            magic, self._bootstrap = self._bootstrap.magic, None
-            self._write(self.owner.payload.offer(magic, bool(self.spec["identity"].get("relay"))))
-            agent.node.open_child(self.machine, self.call, self.spec["identity"], agent.loop.now)
+            bootstrap, self._bootstrap = self._bootstrap, None
+            if not bootstrap.attached:
+                self._write(self.owner.payload.offer(bootstrap.magic, bool(self.spec["identity"].get("relay"))))
+            subtree = machineset.unpack(self.spec.get("subtree", b""))
+            agent.node.open_child(self.machine, self.call, self.spec["identity"], agent.loop.now, subtree)
             data = rest
         if data:
             agent.node.receive(self.machine, data, agent.loop.now)
+
+    def _lost(self) -> None:
+        if self.owner.connections.get(self.machine) is self:
+            self.owner.agent.node.lost(self.machine, self._last_words(), self.owner.agent.loop.now)
 
     def _complains(self, _: int) -> None:
         try:
@@ -174,6 +180,12 @@ class Connection:
         wait = 0.1 if self._failure is not None else CLOSING
         self.owner.agent.loop.after(wait, self.kill)
 
+    def drop(self) -> None:
+        """Another connection takes its place: nothing that still comes by this one is heard."""
+        for fd in self._fds[1:]:
+            self.owner.agent.loop.forget(fd)
+        self.close()
+
     def kill(self) -> None:
         if self.pid:
             try:
@@ -227,6 +239,7 @@ class Children:
         self._specs: dict[int, tuple[dict[str, Any], int]] = {}
         self._deadlines: dict[int, float] = {}
         self._ssh: dict[str, Any] = {}
+        self._known_hosts: set[str] = set()
         self._dialer = Dialer(16, agent.random)
         self._redial: Timer | None = None
         self._closing = False
@@ -234,11 +247,17 @@ class Children:
     def connect(self, call: int, body: dict[str, Any]) -> None:
         """The root's CONNECT: {children: [spec], ssh: {...}, seconds, handshakes}."""
         self._ssh = body.get("ssh") or {}
+        self._known_hosts.update((self._ssh.get("known_hosts") or "").splitlines(True))
         self._write_secrets()
         self._dialer.most(body.get("handshakes") or 16)
         deadline = time.monotonic() + body["seconds"]
         for spec in body["children"]:
             machine = spec["id"]
+            old = self.connections.pop(machine, None)
+            if old is not None:  # the root knows that it leads nowhere any more
+                self.agent.node.children.pop(machine, None)
+                old.drop()
+                self._dialer.succeeded(machine)
             self._specs[machine] = (spec, call)
             self._deadlines[machine] = deadline
             self._dialer.add(machine, deadline)
@@ -249,12 +268,12 @@ class Children:
 
     def _write_secrets(self) -> None:
         """What `ssh` needs as files: known host keys, and the run's own key where there is one."""
-        for name in ("known_hosts", "key"):
-            if self._ssh.get(name):
+        for name, text in (("known_hosts", "".join(self._known_hosts)), ("key", self._ssh.get("key"))):
+            if text:
                 path = os.path.join(self.agent.folder, name)
                 fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
                 with os.fdopen(fd, "w") as file:
-                    file.write(self._ssh[name])
+                    file.write(text)
 
     def argv(self, spec: dict[str, Any]) -> list[str]:
         python = spec.get("python") or "python3"
@@ -332,8 +351,9 @@ class Children:
     def ended(self, connection: Connection, status: int, failure: tuple[str, str, bool] | None) -> None:
         """The process of a connection is gone."""
         machine = connection.machine
-        if self.connections.get(machine) is connection:
-            del self.connections[machine]
+        if self.connections.get(machine) is not connection:
+            return  # another has taken its place
+        del self.connections[machine]
         outcome, reason, again = failure or connection.diagnose(status)
         if machine in self.agent.node.children:
             if self.agent.node.children[machine].state == "open":

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .children import Children
     from .toolbox import Toolbox
 
+SWEEP_MOST = 3.0  # s to kill what an agent that died has left
 RUNNING_MOST = 64  # commands (`run`) at once on one machine; further ones wait their turn
 
 
@@ -138,6 +139,9 @@ class Agent:
         elif what == tree.ANSWERED:
             if self.toolbox is not None:
                 self.toolbox.service.answered(item[1], item[2])
+        elif what == tree.RESUMED:
+            if self.toolbox is not None:
+                self.toolbox.service.ask_again()
         elif what in (tree.EXPIRED, tree.BYE):
             self._end(0.0)
 
@@ -148,6 +152,8 @@ class Agent:
         base = identity.get("folder") or os.environ.get("TMPDIR") or "/tmp"
         self.folder = os.path.join(base, "fanout-%s-%d" % (identity["run"], identity["id"]))
         self.work = os.path.join(self.folder, "work")
+        if identity.get("sweep"):
+            self._sweep()
         try:
             os.mkdir(self.folder, 0o700)
             os.mkdir(self.work, 0o700)
@@ -164,6 +170,17 @@ class Agent:
             self.environment["FANOUT_" + key.upper()] = str(identity.get(key, ""))
         self.environment["FANOUT_FOLDER"] = self.folder
         self.environment["FANOUT_NETWORK"] = os.path.join(self.folder, "network.json")
+
+    def _sweep(self) -> None:
+        """An agent of this run was here and died: end what it left."""
+        prefix = "FANOUT_PROCESS=%s/%d/" % (self.identity["run"], self.identity["id"])
+        until = time.monotonic() + SWEEP_MOST
+        left = proctree.marked(prefix.encode())
+        while left and time.monotonic() < until:
+            proctree.signal(left, _signal.SIGKILL)
+            time.sleep(0.01)
+            left = proctree.marked(prefix.encode())
+        remove(self.folder)
 
     def prepare(self) -> Toolbox:
         """What programs need here is made when the first one starts.  OSError when it cannot be."""

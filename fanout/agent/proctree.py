@@ -41,6 +41,20 @@ def has_environment(pid: int, entry: bytes) -> bool:
         return False
 
 
+def marked(prefix: bytes) -> list[int]:
+    """Every process of this machine with an environment entry that begins so: what a dead agent left behind."""
+    found = []
+    for entry in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        if entry.isdigit() and int(entry) != os.getpid():
+            try:
+                with open("/proc/%s/environ" % entry, "rb") as file:
+                    if any(word.startswith(prefix) for word in file.read().split(b"\0")):
+                        found.append(int(entry))
+            except OSError:
+                continue
+    return found
+
+
 def signal(pids: list[int], number: int) -> None:
     for pid in pids:
         try:

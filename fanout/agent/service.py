@@ -111,7 +111,8 @@ class Service:
         self._reports = 0
         self._nonce = 0
         self._generations: dict[str, int] = {}
-        self._pending: dict[bytes, list[tuple[Client | None, int]]] = {}
+        self._pending: dict[bytes, tuple[Any, list[tuple[Client | None, int]]]] = {}
+        """Request key -> what was asked with it, and who waits."""
         self._blocked: list[Callable[[], None]] = []
         """Reports that wait for room on the way up; their programs wait with them."""
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
@@ -183,16 +184,21 @@ class Service:
         for machine in members:
             bits |= 1 << machine
         key = self.agent.node.request(bits, codec.pack(op), value, self.agent.loop.now)
-        self._pending.setdefault(key, []).append((client, number))
+        self._pending.setdefault(key, (value, []))[1].append((client, number))
         reason = "%s %s: no answer from the root within %g s" % (op[0], op[1], timeout + GRACE)
         self.agent.loop.after(timeout + GRACE, lambda: self.answered(key, [False, reason]))
 
     def answered(self, key: bytes, answer: Any) -> None:
         """The root's answer, to all who asked the same."""
         ok, value = answer
-        for client, number in self._pending.pop(key, ()):
+        for client, number in self._pending.pop(key, (None, []))[1]:
             if client is not None:
                 client.answer(number, bool(ok), value)
+
+    def ask_again(self) -> None:
+        """The way to the root is a new one; the root knows what it has answered already."""
+        for key, (value, _) in self._pending.items():
+            self.agent.node.ask_again(key, value, self.agent.loop.now)
 
     def _members(self, who: Any) -> list[int]:
         """None: everyone.  A role, or a list of ids.  ValueError for what there is not."""

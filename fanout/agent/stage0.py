@@ -52,7 +52,8 @@ def running_agent(mode, folder=""):
 
     agent = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
-        agent.connect(bytes.fromhex(folder) + b"/attach")
+        base = os.environ.get("TMPDIR") or "/tmp"
+        agent.connect(os.path.join(base, bytes.fromhex(folder).decode(), "attach"))
     except OSError:
         agent.close()
         return None

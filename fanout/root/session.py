@@ -6,77 +6,29 @@ The logic is the same Node that agents run; this module gives it connections, a 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import random
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from fanout.agent.core import codec, frames, machineset, merge
 from fanout.agent.core import node as tree
-from fanout.agent.core.bootstrap import Bootstrap, stub
-from fanout.agent.core.diagnose import FAILED, NO_PYTHON, remote
-from fanout.agent.core.diagnose import ssh as diagnose_ssh
-from fanout.agent.core.dialer import Dialer
-from fanout.agent.core.link import OPEN, Link
 from fanout.agent.core.sketch import Sketch
 from fanout.names import fold
 from fanout.root.call import Call
-from fanout.root.known_hosts import KnownHosts
+from fanout.root.links import Links
 from fanout.root.machine import Machine
 from fanout.root.outcomes import Outcome, Report
 from fanout.root.payload import payload
+from fanout.root.recovery import Outstanding, Recovery
 from fanout.root.settings import Settings
 from fanout.root.sync import Sync
-from fanout.root.transport import Connection, Unreached, effective, open_local, open_ssh
 
-WRITE_SIZE = 64 << 10
 DESCRIBED = 5  # machines named one by one in an error
-ATTEMPT = 15.0  # s for one attempt to connect: machines that are off must not hold up those behind them
+DETACHED_MOST = 8.0  # s that the end of a run waits for machines whose link is lost
+ROOM = 64  # children that a relay may have when it takes in those of others
 MARGIN = 5.0  # s that a relay gets to tell which of its children did not come up in time
-
-
-class _Peer:
-    """A machine that the root reaches itself: its connection, and the bytes between it and the node's link."""
-
-    def __init__(self, session: Session, machine: Machine) -> None:
-        self.session = session
-        self.machine = machine
-        self.connection: Connection | None = None
-        self.bootstrap: Bootstrap | None = Bootstrap()
-
-    def received(self, data: bytes) -> None:
-        session, machine = self.session, self.machine.id
-        if self.bootstrap is not None:
-            try:
-                rest = self.bootstrap.feed(data)
-            except ValueError as error:
-                outcome = NO_PYTHON if "python3 is" in str(error) else FAILED
-                self.fail(Unreached(outcome, str(error), False))
-                return
-            if rest is None or self.connection is None:
-                return
-            magic, self.bootstrap = self.bootstrap.magic, None
-            is_relay = machine in session.relays
-            self.connection.write(payload().offer(magic, is_relay))
-            session.node.open_child(machine, 0, session.identity(machine), session.now())
-            data = rest
-        if data:
-            session.node.receive(machine, data, session.now())
-        session.kick()
-
-    def writable_again(self) -> None:
-        self.session.pump(self)
-
-    def fail(self, failure: Unreached) -> None:
-        self.session.give_up(self, failure)
-
-    def ended(self, code: int, stderr: str) -> None:
-        self.session.ended(self, code, stderr)
 
 
 class Session:
@@ -114,32 +66,28 @@ class Session:
         self.sync = Sync(machineset.of(range(len(self.machines))), self.describe)
         self.problems: list[tuple[int, str]] = []
         """(set, what could not be cleaned up or kept) from the end of the run."""
-        self.connections = 0
-        self._relay_key = relay_key
+        self.relay_key = relay_key
+        self.detached = 0
+        """Machines whose link is lost, and being made anew: calls to them wait."""
+        self.width = max(ROOM, *(self.parents.count(relay) for relay in self.relays), 0)
+        """Children that a relay may get when others are lost."""
+        self.links = Links(self)
+        self.recovery = Recovery(self)
+        self._outstanding = Outstanding()
         self._calls: dict[int, Call] = {}
         self._number = 0
-        self._peers: dict[int, _Peer] = {}
-        self._dialer = Dialer(settings.handshakes, random.random)
         self._deadline = 0.0
         self._settled = asyncio.Event()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._closing: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._redial: asyncio.TimerHandle | None = None
         self._kicked = False
-        self._closed_links = [0, 0, 0, 0]
         self._ending = False
         self._reports: dict[int, int] = {}
         self._last_report: dict[int, str] = {}
         self._batches: dict[int, int] = {}
+        self._logged: dict[tuple[int, int], int] = {}
 
     def now(self) -> float:
         return time.monotonic()
-
-    def background(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def identity(self, machine: int) -> dict[str, Any]:
         """What a machine is told about itself."""
@@ -163,8 +111,7 @@ class Session:
         self._deadline = self.now() + self.settings.connect_timeout
         for machine, parent in enumerate(self.parents):
             if parent is None:
-                self._dialer.add(machine, self._deadline)
-        self._dial()
+                self.connect_one(machine, self.settings.connect_timeout, new=True)
         while True:
             done = machineset.count(self.up) + len(self.down)
             progress(done, total)
@@ -178,7 +125,7 @@ class Session:
                 break
         for machine in range(total):
             if not self.up >> machine & 1 and machine not in self.down:
-                self._lose(machineset.single(machine), Outcome.UNREACHABLE,
+                self.lose(machineset.single(machine), Outcome.UNREACHABLE,
                            f"not connected within {self.settings.connect_timeout:g} s (--connect-timeout)")
         progress(total, total)
         self._introduce()
@@ -188,7 +135,48 @@ class Session:
         network = [[m.id, m.name, m.role, m.address] for m in self.machines]
         names = ("id", "name", "role", "address")
         text = json.dumps([dict(zip(names, entry, strict=True)) for entry in network]).encode()
-        self.forget(self.call(frames.NETWORK, self.up, {"machines": network, "json": zlib.compress(text)}))
+        self.call(frames.NETWORK, self.up | self.detached, {"machines": network, "json": zlib.compress(text)})
+
+    def subtree(self, machine: int) -> int:
+        """The machines at and below this one."""
+        found, todo = 0, [machine]
+        while todo:
+            one = todo.pop()
+            found |= machineset.single(one)
+            todo += [i for i, parent in enumerate(self.parents) if parent == one and not found >> i & 1]
+        return found
+
+    def connect_one(self, machine: int, seconds: float, new: bool = False) -> None:
+        """Have a machine connected where `parents` says, within `seconds`; the call that it comes under is noted.
+
+        `new`: no agent of this run can be on it.
+        """
+        parent = self.parents[machine]
+        spec = self.links.spec(machine, None if new else self.subtree(machine) & (self.detached | self.up))
+        if parent is None:
+            self._number += 1
+            self.recovery.calls[machine] = self._number
+            self.links.reach(spec, self._number, self.now() + seconds)
+        else:
+            self._connect_at(parent, [spec], seconds)
+
+    def _connect_at(self, relay: int, specs: list[dict[str, Any]], seconds: float) -> None:
+        body = self.links.connect_body(specs, seconds, new_relay=relay not in self.relays)
+        self.relays.add(relay)
+        call = self.call(frames.CONNECT, machineset.single(relay), body)
+        for spec in specs:
+            self.recovery.calls[spec["id"]] = call.number
+        self.forget(call)
+
+    def _connect_children(self, relay: int) -> None:
+        """The relay is up: tell it who its children are."""
+        children = [
+            i for i, parent in enumerate(self.parents)
+            if parent == relay and not (self.joined | self.detached) >> i & 1 and i not in self.down
+        ]
+        if children:
+            left = max(0.1, self._deadline - self.now())
+            self._connect_at(relay, [self.links.spec(i, None) for i in children], left)
 
     def describe(self, machines: int) -> str:
         """A set of machines in words, for errors: names, relays, what was last heard; at most a few of them."""
@@ -203,142 +191,6 @@ class Session:
         more = f"; and {fold([self.machines[i].name for i in ids[DESCRIBED:]])}" if len(ids) > DESCRIBED else ""
         return "; ".join(words) + more
 
-    def _dial(self) -> None:
-        now = self.now()
-        if self._ending:
-            return
-        for machine in self._dialer.start(now):
-            self.background(self._reach(machine))
-        due = self._dialer.timeout()
-        if self._redial is not None:
-            self._redial.cancel()
-            self._redial = None
-        if due is not None:
-            self._redial = asyncio.get_running_loop().call_later(max(0.01, due - now), self._dial)
-
-    async def _reach(self, machine: int) -> None:
-        """One attempt at one machine: connect and start stage 0; what follows comes by `received`."""
-        peer = self._peers[machine] = _Peer(self, self.machines[machine])
-        host = peer.machine.host
-        connection: Connection
-        stage0 = payload().stage0
-        left = min(ATTEMPT, max(0.1, self._deadline - self.now()))
-        try:
-            if host.local:
-                connection = open_local([host.python, "-I", "-S", "-c", stub(stage0)], peer)
-            else:
-                command = f"exec {host.python} -I -S -c '{stub(stage0)}'"
-                async with asyncio.timeout(left):
-                    connection = await open_ssh(host, command, self.settings, peer)
-        except TimeoutError:
-            self._unreached(peer, Unreached("unreachable", f"it does not answer within {left:.0f} s", True))
-            return
-        except Unreached as failure:
-            self._unreached(peer, failure)
-            return
-        self.connections += 1
-        peer.connection = connection
-        if self._peers.get(machine) is not peer:  # it ended while the session was being opened
-            await connection.close()
-            return
-        connection.write(stage0)
-        asyncio.get_running_loop().call_later(max(0.1, self._deadline - self.now()), self._overdue, peer)
-
-    def _overdue(self, peer: _Peer) -> None:
-        link = self.node.children.get(peer.machine.id)
-        if self._peers.get(peer.machine.id) is peer and (link is None or link.state != OPEN) and not self._ending:
-            noise = peer.bootstrap.noise()[-200:].strip() if peer.bootstrap is not None else b""
-            said = f": it printed {noise.decode('utf-8', 'replace')!r}" if noise else ""
-            peer.fail(Unreached("unreachable", f"no agent within the connect timeout{said}", False))
-
-    def give_up(self, peer: _Peer, failure: Unreached) -> None:
-        """A connection that leads to no agent.  The outcome does not wait for its closing, which may take seconds."""
-        if self._peers.get(peer.machine.id) is not peer:
-            return
-        self.node.children.pop(peer.machine.id, None)
-        self._part(peer)
-        self._unreached(peer, failure)
-
-    def _part(self, peer: _Peer) -> None:
-        if peer.connection is not None:
-            task = asyncio.get_running_loop().create_task(peer.connection.close())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
-
-    def _unreached(self, peer: _Peer, failure: Unreached) -> None:
-        machine = peer.machine.id
-        if self._peers.get(machine) is peer:
-            del self._peers[machine]
-        if not self._dialer.failed(machine, failure.again, self.now()):
-            self.node.connect_failed(machine, 0, failure.outcome, failure.reason, self.now())
-            self.kick()
-        self._dial()
-
-    def ended(self, peer: _Peer, code: int, stderr: str) -> None:
-        """A connection is gone: before its link was open that is a failure to connect, later a loss."""
-        machine = peer.machine.id
-        if peer.connection is not None:
-            self.background(peer.connection.close())
-        if self._peers.get(machine) is not peer:
-            return
-        link = self.node.children.get(machine)
-        if link is not None and link.state == OPEN:
-            del self._peers[machine]
-            self._retire(link)
-            said = stderr.strip().splitlines()
-            self.node.lost(machine, f"the connection closed{f' ({said[-1][:200]})' if said else ''}", self.now())
-            self.kick()
-            return
-        if link is not None:
-            del self.node.children[machine]
-        noise = peer.bootstrap.noise().decode("utf-8", "replace")[-500:] if peer.bootstrap is not None else ""
-        how = remote if peer.machine.host.local else diagnose_ssh
-        self._unreached(peer, Unreached(*how(255 if code < 0 else code, stderr or noise, peer.machine.host.python)))
-
-    def _connect_children(self, relay: int) -> None:
-        """The relay is up: tell it who its children are."""
-        children = [i for i, parent in enumerate(self.parents) if parent == relay]
-        specs, known = [], []
-        for machine in children:
-            host = self.machines[machine].host
-            spec: dict[str, Any] = {
-                "id": machine, "identity": self.identity(machine), "python": host.python, "local": host.local}
-            if not host.local:
-                address, port, user = effective(host)
-                spec.update(host=address, port=port, user=user)
-                name = address if port == 22 else f"[{address}]:{port}"
-                if host.host_keys:
-                    known += [f"{name} {key}" for key in host.host_keys]
-                else:
-                    known += self._known_hosts().lines_for(address, port)
-            specs.append(spec)
-        self.call(
-            frames.CONNECT,
-            machineset.single(relay),
-            {
-                "children": specs,
-                "stage0": payload().stage0,
-                "seconds": max(0.1, self._deadline - self.now()),
-                "handshakes": self.settings.handshakes,
-                "ssh": {
-                    "kex": f"^{self.settings.kex}" if self.settings.kex else None,
-                    "cipher": f"^{self.settings.cipher}" if self.settings.cipher else None,
-                    "known_hosts": "".join(line + "\n" for line in known),
-                    "key": self._relay_key,
-                    "forward_agent": self.settings.forward_agent,
-                },
-            },
-        )
-
-    @staticmethod
-    @lru_cache(maxsize=1)
-    def _known_hosts() -> KnownHosts:
-        texts = []
-        for path in (Path("~/.ssh/known_hosts").expanduser(), Path("/etc/ssh/ssh_known_hosts")):
-            with contextlib.suppress(OSError):
-                texts.append(path.read_text(errors="replace"))
-        return KnownHosts("\n".join(texts))
-
     # Calls.
 
     def call(self, kind: int, targets: int, body: Any) -> Call:
@@ -351,9 +203,11 @@ class Session:
             raise ValueError(f"a command of {len(packed)} bytes is too large for one message")
         self._number += 1
         call = self._calls[self._number] = Call(self._number, targets)
-        reachable = targets & self.up
-        unrouted = self.node.command(kind, call.number, reachable, packed, self.now()) if reachable else 0
-        call.lose(targets & ~reachable | unrouted)
+        reachable = targets & (self.up | self.detached)
+        if reachable:
+            self._outstanding.add(call.number, kind, reachable, packed)
+            self.node.command(kind, call.number, reachable & self.up, packed, self.now())
+        call.lose(targets & ~reachable)
         self.kick()
         return call
 
@@ -383,20 +237,15 @@ class Session:
             elif item[0] == tree.RECORD:
                 self._record(*item[1:])
             elif item[0] == tree.OPENED:
-                self._dialer.succeeded(item[1])
-                self._dial()
+                self.links.opened(item[1])
             elif item[0] == tree.CLOSE:
-                peer = self._peers.pop(item[1], None)
-                if peer is not None:
-                    self.pump(peer)
-                    self._part(peer)
+                self.links.close(item[1])
         self.sync.tick(self.now())
         if self.sync.answers:
             answers, self.sync.answers = self.sync.answers, []
             node.answer([(machines, key, list(answer)) for machines, key, answer in answers])
         node.tick(self.now())
-        for peer in list(self._peers.values()):
-            self.pump(peer)
+        self.links.pump_all()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -405,31 +254,16 @@ class Session:
         if due is not None:
             self._timer = asyncio.get_running_loop().call_later(max(0.0, due - self.now()), self._turn)
 
-    def pump(self, peer: _Peer) -> None:
-        """Write what the link has, as far as the connection takes it."""
-        link = self.node.children.get(peer.machine.id)
-        connection = peer.connection
-        while link is not None and connection is not None and connection.writable:
-            data = link.pull(WRITE_SIZE)
-            if not data:
-                break
-            connection.write(data)
-
     def _event(self, number: int, phase: int, extra: bytes, value: bytes, machines: int) -> None:
         if phase == tree.UP:
-            self.up |= machines
-            self.joined |= machines
-            for machine in machineset.members(machines):
-                self.down.pop(machine, None)
-                if machine in self.relays:
-                    self._connect_children(machine)
-            self._settled.set()
+            self._came(number, codec.unpack(value), machines)
         elif phase == tree.SYNC:
             self._request(extra, codec.unpack(value), machines)
         elif phase == tree.DOWN:
             outcome, reason = codec.unpack(value)
-            self._lose(machines, Outcome(outcome), reason)
+            self._went(number, machines, Outcome(outcome), reason)
         else:
+            self._outstanding.answered(number, machines)
             call = self._calls.get(number)
             if call is None:
                 return
@@ -459,31 +293,91 @@ class Session:
         for key, sketch in metrics.items():
             self.metrics.setdefault(key, Sketch()).merge(sketch)
 
-    def _lose(self, machines: int, outcome: Outcome, reason: str) -> None:
+    def _came(self, number: int, facts: dict[str, Any], machines: int) -> None:
+        """Machines are there: new ones, or one that was attached again, with all that is still below it."""
+        calls = self.recovery.calls
+        tops = [machine for machine in machineset.members(machines) if calls.get(machine) == number]
+        if not tops:
+            return  # out of date: it has been connected another way since
+        if "resumed" not in facts and machines & self.joined:
+            again = machines & self.joined
+            machines &= ~again
+            self._number += 1
+            self.node.command(frames.END, self._number, again, codec.pack({"grace": 0.0}), self.now())
+            for machine in machineset.members(again):
+                self.recovery.failed(machine, Outcome.LOST, "its agent died, and what it had started was killed")
+        self.up |= machines
+        self.joined |= machines
+        self.detached &= ~machines
+        self.sync.regain(machines)
+        for machine in machineset.members(machines):
+            self.down.pop(machine, None)
+            self.recovery.came(machine)
+            if machine in self.relays:
+                self._connect_children(machine)
+        if "resumed" in facts:
+            for again_number, kind, targets, body in self._outstanding.after(facts["resumed"], machines):
+                self.node.command(kind, again_number, targets, body, self.now())
+        self._settled.set()
+
+    def _went(self, number: int, machines: int, outcome: Outcome, reason: str) -> None:
+        """Machines cannot be reached, or not any more."""
+        machines = machineset.of(m for m in machineset.members(machines) if self._hangs_by(m, number))
+        if outcome != Outcome.LOST:
+            for machine in machineset.members(machines):
+                if not self.recovery.failed(machine, outcome, reason):
+                    self.lose(machineset.single(machine), outcome, reason)
+        elif machines and not self._ending:
+            for machine in machineset.members(machines):
+                self.recovery.failed(machine, Outcome.UNREACHABLE, reason)
+            lost = machines & ~machineset.of(self.down)
+            self.up &= ~lost
+            self.detached |= lost
+            self.recovery.detached(lost, reason)
+
+    def _hangs_by(self, machine: int, number: int) -> bool:
+        """Whether the way to a machine leads over a link that was made under this call; if not, news of it is old."""
+        at: int | None = machine
+        while at is not None:
+            if self.recovery.calls.get(at) == number:
+                return True
+            at = self.parents[at]
+        return False
+
+    def lose(self, machines: int, outcome: Outcome, reason: str) -> None:
+        """These are given up."""
         if self._ending:
             return
         new = machines & ~machineset.of(self.down)
         self.up &= ~machines
+        self.detached &= ~machines
+        self.recovery.gave_up(machines)
         for machine in machineset.members(new):
             self.down[machine] = (outcome, reason)
-            if machine in self.relays and not self.joined >> machine & 1:
-                # It never came up, so what should hang under it was never reached either.
-                for child, parent in enumerate(self.parents):
-                    if parent == machine:
-                        self._lose(machineset.single(child), Outcome.UNREACHABLE,
-                                   f"its relay {self.machines[machine].name} did not come up: {reason}")
         for call in list(self._calls.values()):
             call.lose(machines)
         self.sync.lose(machines)
         if new:
             self.on_down(new, outcome, reason)
+        for machine in machineset.members(new):
+            orphans = machineset.of(
+                i for i, parent in enumerate(self.parents)
+                if parent == machine and not self.up >> i & 1 and i not in self.down)
+            if orphans:
+                self.detached |= orphans
+                self.recovery.detached(orphans, f"its relay {self.machines[machine].name} is gone: {reason}")
         self._settled.set()
 
     def _record(self, kind: int, machine: int, data: bytes) -> None:
         try:
             body = codec.unpack(data)
             if kind == frames.LOGS:
-                process, _, piece = body
+                process, offset, piece = body
+                known = self._logged.get((machine, process), 0)
+                piece = piece[max(0, known - offset) :]  # what came twice, by the old way and the new
+                if not piece:
+                    return
+                self._logged[machine, process] = max(known, offset) + len(piece)
                 self.forwarded += len(piece)
                 self._settled.set()
                 self.on_log(machine, process, piece)
@@ -501,9 +395,11 @@ class Session:
     async def end(self, grace: float = 2.0, timeout: float = 20.0) -> None:
         """Stop everything on every machine, bring the last reports and logs home, close.  Bounded by `timeout`."""
         deadline = self.now() + timeout
-        if self.up and not self._ending:
-            call = self.call(frames.END, self.up, {"grace": grace})
-            await call.wait(tree.ENDED, timeout=max(0.1, timeout - 6.0))
+        if (self.up | self.detached) and not self._ending:
+            call = self.call(frames.END, self.up | self.detached, {"grace": grace})
+            if not await call.wait(tree.ENDED, timeout=min(DETACHED_MOST, timeout / 2)) and self.detached:
+                self.lose(self.detached, Outcome.LOST, "it could not be reached at the end; its lease ends it")
+            await call.wait(tree.ENDED, timeout=max(0.1, deadline - self.now() - 6.0))
             for machines, (_, rotated, problems) in call.groups(tree.ENDED):
                 self.rotated += rotated * machineset.count(machines)
                 self.problems += [(machines, problem) for problem in problems]
@@ -518,38 +414,12 @@ class Session:
 
     async def _close(self, timeout: float) -> None:
         self._ending = True
-        peers = list(self._peers.values())
-        for peer in peers:
-            link = self.node.children.get(peer.machine.id)
-            if link is not None:
-                self._retire(link)
-        self._peers.clear()
+        await self.recovery.stop()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for peer in peers:
-            self._part(peer)
-        closing = list(self._closing)
-        if closing:
-            _, late = await asyncio.wait(closing, timeout=timeout)
-            for task in late:
-                task.cancel()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, *closing, return_exceptions=True)
-
-    # Figures.
-
-    def _retire(self, link: Link) -> None:
-        for i, value in enumerate((link.messages_in, link.messages_out, link.bytes_in, link.bytes_out)):
-            self._closed_links[i] += value
-        link.messages_in = link.messages_out = link.bytes_in = link.bytes_out = 0
+        await self.links.shut(timeout)
 
     def statistics(self) -> dict[str, int]:
         """connections, messages_in, messages_out, bytes_in, bytes_out: what the run has cost the root so far."""
-        totals = list(self._closed_links)
-        for link in self.node.children.values():
-            for i, value in enumerate((link.messages_in, link.messages_out, link.bytes_in, link.bytes_out)):
-                totals[i] += value
-        names = ("messages_in", "messages_out", "bytes_in", "bytes_out")
-        return {"connections": self.connections, **dict(zip(names, totals, strict=True))}
+        return self.links.statistics()

@@ -16,6 +16,8 @@ class Settings:
     """Seconds for the whole tree to come up; machines that are not up by then are unreachable."""
     lease: float = 60.0
     """Seconds that an agent lives without hearing from the root."""
+    recover: float = 30.0
+    """Seconds that a machine may be unreachable (a lost link, a partition) before it counts as lost."""
     handshakes: int = 32
     """SSH handshakes in flight at the root, and at each relay."""
     kex: str | None = KEX

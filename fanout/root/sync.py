@@ -157,7 +157,8 @@ class Sync:
         never = barrier.members & ~barrier.arrived & (self.gone | ended)
         if machineset.count(barrier.members & ~never) < barrier.count:
             why = "lost" if not never & ~self.gone else "ended" if not never & self.gone else "lost or ended"
-            self._end(name, generation, barrier, (False, self._missing(name, barrier, f"{why} before arriving", never)))
+            reason = self._missing(name, barrier, f"{why} before arriving", never)
+            self._end(name, generation, barrier, (False, reason))
 
     def _ended(self, barrier: _Barrier) -> int:
         ended = 0

@@ -34,7 +34,8 @@ def stub(stage0: bytes) -> str:
 
 
 def opening(stage0: bytes, folder: str | None) -> bytes:
-    """What the parent writes first; `folder` is that of an agent that may be there already."""
+    """What the parent writes first; `folder` is that of an agent that may be there already: a
+    path, or a name in the machine's temporary folder."""
     line = "start" if folder is None else "attach " + folder.encode().hex()
     return stage0 + line.encode() + b"\n"
 

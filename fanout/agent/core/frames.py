@@ -16,18 +16,21 @@ from .codec import ProtocolError
 CONTROL, REPORT, BULK = 0, 1, 2
 
 # Between the two ends of a link.
-HELLO, WELCOME, PING, PONG, ACK, BYE = 1, 2, 3, 4, 5, 6
+HELLO, WELCOME, PING, PONG, ACK, BYE, RESUME = 1, 2, 3, 4, 5, 6, 7
 # Upward; `number` counts the frames of a class on this link.
 EVENTS, REPORTS, LOGS, METRICS = 16, 17, 18, 19
+FENCED, METRICS_AGAIN = 20, 21  # events behind all metrics sent before; metrics that were perhaps told before
 # Downward commands; `route` is the set of targets and `number` the id of the call.
 CONNECT, RUN, SPAWN, PROCESS, END, NETWORK, EACH = 32, 33, 34, 35, 36, 37, 38
 # Downward answers to what machines asked, many in one message; each node passes on what its children need.
 ANSWERS = 48
 
-UPWARD = frozenset((EVENTS, REPORTS, LOGS, METRICS))
 COMMANDS = frozenset((CONNECT, RUN, SPAWN, PROCESS, END, NETWORK, EACH, ANSWERS))
 
-CLASS = {EVENTS: CONTROL, REPORTS: REPORT, METRICS: REPORT, LOGS: BULK}
+CLASS = {
+    EVENTS: CONTROL, REPORTS: REPORT, METRICS: REPORT, FENCED: REPORT, METRICS_AGAIN: REPORT, LOGS: BULK,
+}
+UPWARD = frozenset(CLASS)
 """The only class that a kind goes up in: or it would escape the window of its own."""
 
 RECORDS = frozenset((REPORTS, LOGS))

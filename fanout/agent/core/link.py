@@ -155,7 +155,7 @@ class Link:
                 elif kind == frames.ACK:
                     for sender, acked in zip(self._senders, codec.fields(body, int, int, int)):
                         sender.acknowledged(acked)
-                elif kind == frames.BYE or (kind in frames.COMMANDS and self.up):
+                elif kind == frames.BYE or (self.up and (kind in frames.COMMANDS or kind == frames.RESUME)):
                     yield frame
                 elif kind in frames.UPWARD and not self.up:
                     self._received[cls] += 1

@@ -7,6 +7,7 @@ simulation drive it alike.
 What always holds:
 - a link speaks only for machines of its own subtree, checked at every hop;
 - commands come only from the parent, events only from children;
+- a machine gets each command at most once, in the order of their numbers, whatever way it came;
 - a frame from a child is settled when what was made of it is, so nothing is acknowledged before the root has it.
 """
 
@@ -41,6 +42,7 @@ MEASURED = "measured"  # (cover, metrics): at the root
 ANSWERED = "answered"  # (key, answer): to a request of this machine
 WELCOMED = "welcomed"  # (identity,): who this node is
 EXPIRED = "expired"  # (): the root has not been heard of for the length of the lease
+RESUMED = "resumed"  # (): there is a new way to the root; what was asked and not answered is asked again
 BYE = "bye"  # (reason,): the parent does not want us
 
 LOST = "lost"
@@ -62,6 +64,9 @@ class Node:
         """How far this machine's monotonic clock is ahead of the root's, in s; None: not known yet."""
         self.refused: list[tuple[int | None, str]] = []
         """Protocol errors of children, as (machine, reason)."""
+        self.last_command = 0
+        """The highest number that came from above.  They come in order, so all below it have come."""
+        self._resumed = False
         self._lease_heard = now
         self._expired = False
         self._merger = merge.Merger(self._below)
@@ -81,16 +86,24 @@ class Node:
         old, self.parent = self.parent, Link(True, now)
         self._lease_heard = now
         self.parent.state = GREETED
+        self._resumed = self.me is not None
+        if self._resumed:
+            facts = dict(facts, resumed=[self.last_command, machineset.pack(self._below())])
         self.parent.send(frames.CONTROL, frames.HELLO, 0, b"", codec.pack([self.build, facts]))
         if old is not None:
             for cls, kind, body, origins in old.undelivered():
+                # Merged numbers that may be there already must not be merged with others on their way.
+                kind = frames.METRICS_AGAIN if kind == frames.METRICS else kind
                 self.parent.send_up(cls, kind, body, origins)
         return self.parent
 
-    def open_child(self, machine: int, call: int, identity: dict[str, Any], now: float) -> Link:
-        """A connection to a child is there, and stage 0 has run; `identity` is what the child will be told."""
+    def open_child(self, machine: int, call: int, identity: dict[str, Any], now: float, subtree: int = 0) -> Link:
+        """A connection to a child is there, and stage 0 has run; `identity` is what the child will be told.
+
+        `subtree`: the machines that may be below it, where its agent may be there already.
+        """
         link = self.children[machine] = Link(False, now)
-        link.subtree = machineset.single(machine)
+        link.subtree = machineset.single(machine) | subtree
         self._identities[machine] = (call, identity)
         return link
 
@@ -107,11 +120,18 @@ class Node:
         call, identity = self._identities.pop(machine)
         self._merger.gone(link.subtree)
         own = machineset.single(machine)
-        self.emit(call, DOWN, [LOST, reason], now, machines=own)
+        events = [(merge.key(call, DOWN), codec.pack([LOST, reason]), own)]
         if link.subtree & ~own:
             name = identity.get("name", str(machine))
-            self.emit(call, DOWN, [LOST, "its relay %s is gone: %s" % (name, reason)], now,
-                      machines=link.subtree & ~own)
+            why = codec.pack([LOST, "its relay %s is gone: %s" % (name, reason)])
+            events.append((merge.key(call, DOWN), why, link.subtree & ~own))
+        if self.root:
+            self._arrived(events)
+        else:
+            # Behind the metrics that came before: once the root knows of the loss, nothing more comes this way.
+            self.flush(now)
+            body = codec.pack([[key, value, machineset.pack(machines)] for key, value, machines in events])
+            self._up(frames.REPORT, frames.FENCED, body, [])
 
     def _refuse(self, machine: int, reason: str, now: float) -> None:
         """A child broke the protocol: say so, and cut it off."""
@@ -154,13 +174,26 @@ class Node:
             self.me = identity["id"]
             self.lease_seconds = identity.get("lease", self.lease_seconds)
             link.state = OPEN
-            self.inbox.append((WELCOMED, identity))
+            if self._resumed:
+                self._resume()
+            else:
+                self.inbox.append((WELCOMED, identity))
+        elif kind == frames.RESUME:
+            self._resume()
         elif kind == frames.BYE:
             self.inbox.append((BYE, body.decode("utf-8", "replace")))
         elif kind == frames.ANSWERS:
             self.answer([(_machines(entry[0]), entry[1], entry[2]) for entry in codec.unpack(body)])
-        else:
+        elif number > self.last_command:
+            self.last_command = number
             self.command(kind, number, _machines(route), body, now)
+
+    def _resume(self) -> None:
+        """Answers may have been lost on the way down: everyone below asks again what is open."""
+        self.inbox.append((RESUMED,))
+        for link in self.children.values():
+            if link.state == OPEN:
+                link.send(frames.CONTROL, frames.RESUME)
 
     def answer(self, answers: list[tuple[int, bytes, Any]]) -> None:
         """Hand answers, as (set, request key, answer), to those who asked: one message per child."""
@@ -185,9 +218,16 @@ class Node:
         """
         below = 0
         if kind == frames.CONNECT:
+            children = 0
             for spec in codec.unpack(body)["children"]:
-                below |= machineset.single(spec["id"])
-        self._merger.expect(call, below or targets)
+                children |= machineset.single(spec["id"])
+                below |= machineset.single(spec["id"]) | _machines(spec.get("subtree", b""))
+            self._merger.expect(call, children)
+            for link in self.children.values():  # they move: no command goes the old way any more
+                link.past |= link.subtree & below
+                link.subtree &= ~below
+        else:
+            self._merger.expect(call, targets)
         rest = targets
         for link in self.children.values():
             part = targets & link.subtree
@@ -210,11 +250,19 @@ class Node:
             if build != self.build:
                 raise ProtocolError("runs build %s, not %s" % (build, self.build))
             call, identity = self._identities[machine]
+            machines = machineset.single(machine)
+            if "resumed" in facts:
+                last, packed = codec.fields(codec.pack(facts.pop("resumed")), int, bytes)
+                machines = _machines(packed)
+                if machines & ~link.subtree:
+                    raise ProtocolError("has machines below it that are not its own")
+                facts["resumed"] = last
+            link.subtree, link.past = machines, link.past | link.subtree
             link.state = OPEN
             link.send(frames.CONTROL, frames.WELCOME, 0, b"", codec.pack(identity))
             self.inbox.append((OPENED, machine))
-            self.emit(call, UP, facts, now, machines=machineset.single(machine))
-        elif kind == frames.EVENTS:
+            self.emit(call, UP, facts, now, machines=machines)
+        elif kind in (frames.EVENTS, frames.FENCED):
             events = merge.decode(body)
             for key, _, machines in events:
                 if machines & ~(link.subtree | link.past) or not machines:
@@ -226,6 +274,9 @@ class Node:
             if self.root:
                 self._arrived(events)
                 link.receiver(cls).settle(number)
+            elif kind == frames.FENCED:
+                self.flush(now)
+                self._up(cls, kind, body, [(link.receiver(cls), number)])
             else:
                 self._merger.add(events, (link.receiver(cls), number), now)
         elif kind in (frames.REPORTS, frames.LOGS):
@@ -238,7 +289,10 @@ class Node:
                 link.receiver(cls).settle(number)
             else:
                 self._up(cls, kind, body, [(link.receiver(cls), number)])
-        elif kind == frames.METRICS:
+        elif kind == frames.METRICS_AGAIN and not self.root:
+            decode_metrics(body, link.subtree | link.past)
+            self._up(cls, kind, body, [(link.receiver(cls), number)])
+        elif kind in (frames.METRICS, frames.METRICS_AGAIN):
             if self.root:
                 self.inbox.append((MEASURED, *decode_metrics(body, link.subtree | link.past)))
                 link.receiver(cls).settle(number)
@@ -282,6 +336,9 @@ class Node:
         extra = merge.sync_extra(members, op)
         self.emit(0, SYNC, value, now, extra)
         return extra
+
+    def ask_again(self, key: bytes, value: Any, now: float) -> None:
+        self.emit(0, SYNC, value, now, key)
 
     def metric(self, name: str, unit: str, label: str, value: float, now: float) -> None:
         assert self.me is not None

@@ -1,0 +1,317 @@
+"""The root's own links: the machines it reaches itself, and what relays are told to reach the others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fanout.agent.core import machineset
+from fanout.agent.core.bootstrap import Bootstrap, opening, stub
+from fanout.agent.core.diagnose import FAILED, NO_PYTHON, remote
+from fanout.agent.core.diagnose import ssh as diagnose_ssh
+from fanout.agent.core.dialer import Dialer
+from fanout.agent.core.link import OPEN, Link
+from fanout.root.known_hosts import KnownHosts
+from fanout.root.payload import payload
+from fanout.root.transport import Connection, Unreached, effective, open_local, open_ssh
+
+if TYPE_CHECKING:
+    from fanout.root.session import Session
+
+WRITE_SIZE = 64 << 10
+ATTEMPT = 15.0  # s for one attempt to connect: machines that are off must not hold up those behind them
+
+
+class _Peer:
+    """A machine that the root reaches itself: its connection, and the bytes between it and the node's link."""
+
+    def __init__(self, links: Links, spec: dict[str, Any], call: int, deadline: float) -> None:
+        self.links = links
+        self.machine: int = spec["id"]
+        self.spec = spec
+        self.call = call
+        self.deadline = deadline
+        self.connection: Connection | None = None
+        self.bootstrap: Bootstrap | None = Bootstrap()
+
+    def received(self, data: bytes) -> None:
+        session = self.links.session
+        if self.links.peers.get(self.machine) is not self:
+            return  # another connection has taken its place
+        if self.bootstrap is not None:
+            try:
+                rest = self.bootstrap.feed(data)
+            except ValueError as error:
+                outcome = NO_PYTHON if "python3 is" in str(error) else FAILED
+                self.links.give_up(self, Unreached(outcome, str(error), False))
+                return
+            if rest is None or self.connection is None:
+                return
+            bootstrap, self.bootstrap = self.bootstrap, None
+            if not bootstrap.attached:
+                self.connection.write(payload().offer(bootstrap.magic, self.spec["identity"]["relay"]))
+            subtree = machineset.unpack(self.spec.get("subtree", b""))
+            session.node.open_child(self.machine, self.call, self.spec["identity"], session.now(), subtree)
+            data = rest
+        if data:
+            session.node.receive(self.machine, data, session.now())
+        session.kick()
+
+    def writable_again(self) -> None:
+        self.links.pump(self)
+
+    def ended(self, code: int, stderr: str) -> None:
+        self.links.ended(self, code, stderr)
+
+
+class Links:
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.peers: dict[int, _Peer] = {}
+        self.connections = 0
+        self._dialer = Dialer(session.settings.handshakes, random.random)
+        self._waiting: dict[int, _Peer] = {}
+        self._redial: asyncio.TimerHandle | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self._dialling: set[asyncio.Task[None]] = set()
+        self._retired = [0, 0, 0, 0]
+        self._shut = False
+
+    # What a machine needs to be reached.
+
+    def spec(self, machine: int, subtree: int | None) -> dict[str, Any]:
+        """How to reach a machine, and who it is.
+
+        `subtree`: what may be below it, where an agent of the run may be on it already; None: it is new.
+        """
+        session = self.session
+        host = session.machines[machine].host
+        spec: dict[str, Any] = {
+            "id": machine, "identity": session.identity(machine), "python": host.python, "local": host.local}
+        if subtree is not None:
+            name = f"fanout-{session.settings.run}-{machine}"
+            spec["attach"] = f"{session.settings.folder}/{name}" if session.settings.folder else name
+            spec["subtree"] = machineset.pack(subtree)
+            spec["identity"]["sweep"] = True
+        return spec
+
+    def connect_body(self, specs: list[dict[str, Any]], seconds: float, new_relay: bool) -> dict[str, Any]:
+        """CONNECT: what a relay needs to reach these children."""
+        session, known = self.session, []
+        settings = session.settings
+        for spec in specs:
+            host = session.machines[spec["id"]].host
+            if not host.local:
+                address, port, user = effective(host)
+                spec.update(host=address, port=port, user=user)
+                name = address if port == 22 else f"[{address}]:{port}"
+                if host.host_keys:
+                    known += [f"{name} {key}" for key in host.host_keys]
+                else:
+                    known += _known_hosts().lines_for(address, port)
+        return {
+            "children": specs,
+            "stage0": payload().stage0,
+            "source": payload().source if new_relay else b"",
+            "seconds": seconds,
+            "handshakes": settings.handshakes,
+            "ssh": {
+                "kex": f"^{settings.kex}" if settings.kex else None,
+                "cipher": f"^{settings.cipher}" if settings.cipher else None,
+                "known_hosts": "".join(line + "\n" for line in known),
+                "key": session.relay_key,
+                "forward_agent": settings.forward_agent,
+            },
+        }
+
+    # Connecting.
+
+    def reach(self, spec: dict[str, Any], call: int, deadline: float) -> None:
+        """Connect to a machine, with retries until `deadline`.  UP or DOWN under `call` tells how it went."""
+        machine = spec["id"]
+        old = self.peers.pop(machine, None)
+        if old is not None:  # the node knows that it leads nowhere any more
+            self._part(old)
+        self._dialer.succeeded(machine)
+        self._waiting[machine] = _Peer(self, spec, call, deadline)
+        self._dialer.add(machine, deadline)
+        self._dial()
+
+    def opened(self, machine: int) -> None:
+        """The handshake of its link is done."""
+        self._waiting.pop(machine, None)
+        self._dialer.succeeded(machine)
+        self._dial()
+
+    def _dial(self) -> None:
+        loop, now = asyncio.get_running_loop(), self.session.now()
+        if self._redial is not None:
+            self._redial.cancel()
+            self._redial = None
+        if self._shut:
+            return
+        for machine in self._dialer.start(now):
+            wanted = self._waiting[machine]
+            task = loop.create_task(self._attempt(_Peer(self, wanted.spec, wanted.call, wanted.deadline)))
+            self._dialling.add(task)
+            task.add_done_callback(self._dialling.discard)
+        due = self._dialer.timeout()
+        if due is not None:
+            self._redial = loop.call_later(max(0.01, due - now), self._dial)
+
+    async def _attempt(self, peer: _Peer) -> None:
+        """Connect and start stage 0; what follows comes by `received`."""
+        self.peers[peer.machine] = peer
+        host = self.session.machines[peer.machine].host
+        connection: Connection
+        stage0 = payload().stage0
+        left = min(ATTEMPT, max(0.1, peer.deadline - self.session.now()))
+        try:
+            if host.local:
+                connection = open_local([host.python, "-I", "-S", "-c", stub(stage0)], peer)
+            else:
+                command = f"exec {host.python} -I -S -c '{stub(stage0)}'"
+                async with asyncio.timeout(left):
+                    connection = await open_ssh(host, command, self.session.settings, peer)
+        except TimeoutError:
+            self._failed(peer, Unreached("unreachable", f"it does not answer within {left:.0f} s", True))
+            return
+        except Unreached as failure:
+            self._failed(peer, failure)
+            return
+        self.connections += 1
+        peer.connection = connection
+        if self.peers.get(peer.machine) is not peer:  # it ended while the session was being opened
+            await connection.close()
+            return
+        connection.write(opening(stage0, peer.spec.get("attach")))
+        left = max(0.1, peer.deadline - self.session.now())
+        asyncio.get_running_loop().call_later(left, self._overdue, peer)
+
+    def _overdue(self, peer: _Peer) -> None:
+        link = self.session.node.children.get(peer.machine)
+        if self.peers.get(peer.machine) is peer and (link is None or link.state != OPEN) and not self._shut:
+            noise = peer.bootstrap.noise()[-200:].strip() if peer.bootstrap is not None else b""
+            said = f": it printed {noise.decode('utf-8', 'replace')!r}" if noise else ""
+            self.give_up(peer, Unreached("unreachable", f"no agent within the connect timeout{said}", False))
+
+    def give_up(self, peer: _Peer, failure: Unreached) -> None:
+        """A connection that leads to no agent.  The outcome does not wait for its closing, which may take seconds."""
+        if self.peers.get(peer.machine) is not peer:
+            return
+        self.session.node.children.pop(peer.machine, None)
+        self._part(peer)
+        self._failed(peer, failure)
+
+    def _failed(self, peer: _Peer, failure: Unreached) -> None:
+        if self.peers.get(peer.machine) is not peer or self._shut:
+            return
+        del self.peers[peer.machine]
+        if not self._dialer.failed(peer.machine, failure.again, self.session.now()):
+            self._waiting.pop(peer.machine, None)
+            self.session.node.connect_failed(
+                peer.machine, peer.call, failure.outcome, failure.reason, self.session.now())
+            self.session.kick()
+        self._dial()
+
+    def ended(self, peer: _Peer, code: int, stderr: str) -> None:
+        """A connection is gone: before its link was open that is a failure to connect, later a loss."""
+        self._part(peer)
+        if self.peers.get(peer.machine) is not peer:
+            return
+        node = self.session.node
+        link = node.children.get(peer.machine)
+        if link is not None and link.state == OPEN:
+            del self.peers[peer.machine]
+            self._retire(link)
+            said = stderr.strip().splitlines()
+            why = f" ({said[-1][:200]})" if said else ""
+            node.lost(peer.machine, f"the connection closed{why}", self.session.now())
+            self.session.kick()
+            return
+        node.children.pop(peer.machine, None)
+        host = self.session.machines[peer.machine].host
+        noise = peer.bootstrap.noise().decode("utf-8", "replace")[-500:] if peer.bootstrap is not None else ""
+        how = remote if host.local else diagnose_ssh
+        self._failed(peer, Unreached(*how(255 if code < 0 else code, stderr or noise, host.python)))
+
+    # Bytes.
+
+    def pump(self, peer: _Peer) -> None:
+        """Write what the link has, as far as the connection takes it."""
+        link = self.session.node.children.get(peer.machine)
+        connection = peer.connection
+        while link is not None and connection is not None and connection.writable:
+            data = link.pull(WRITE_SIZE)
+            if not data:
+                break
+            connection.write(data)
+
+    def pump_all(self) -> None:
+        for peer in list(self.peers.values()):
+            self.pump(peer)
+
+    # The end.
+
+    def close(self, machine: int) -> None:
+        """The node has given this link up."""
+        peer = self.peers.pop(machine, None)
+        if peer is not None:
+            self.pump(peer)
+            self._part(peer)
+
+    def _part(self, peer: _Peer) -> None:
+        if peer.connection is not None:
+            task = asyncio.get_running_loop().create_task(peer.connection.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def shut(self, timeout: float) -> None:
+        """Close them all, within `timeout` seconds; none is dialled again."""
+        self._shut = True
+        if self._redial is not None:
+            self._redial.cancel()
+        for task in list(self._dialling):
+            task.cancel()
+        peers, self.peers = list(self.peers.values()), {}
+        for peer in peers:
+            link = self.session.node.children.get(peer.machine)
+            if link is not None:
+                self._retire(link)
+            self._part(peer)
+        closing = list(self._closing)
+        if closing:
+            _, late = await asyncio.wait(closing, timeout=timeout)
+            for task in late:
+                task.cancel()
+        await asyncio.gather(*self._dialling, *closing, return_exceptions=True)
+
+    # Figures.
+
+    def _retire(self, link: Link) -> None:
+        for i, value in enumerate((link.messages_in, link.messages_out, link.bytes_in, link.bytes_out)):
+            self._retired[i] += value
+        link.messages_in = link.messages_out = link.bytes_in = link.bytes_out = 0
+
+    def statistics(self) -> dict[str, int]:
+        """connections, messages_in, messages_out, bytes_in, bytes_out: what the run has cost the root so far."""
+        totals = list(self._retired)
+        for link in self.session.node.children.values():
+            for i, value in enumerate((link.messages_in, link.messages_out, link.bytes_in, link.bytes_out)):
+                totals[i] += value
+        names = ("messages_in", "messages_out", "bytes_in", "bytes_out")
+        return {"connections": self.connections, **dict(zip(names, totals, strict=True))}
+
+
+@lru_cache(maxsize=1)
+def _known_hosts() -> KnownHosts:
+    """The user's and the machine's known_hosts: what relays are told about keys comes from here."""
+    texts = []
+    for path in (Path("~/.ssh/known_hosts").expanduser(), Path("/etc/ssh/ssh_known_hosts")):
+        with contextlib.suppress(OSError):
+            texts.append(path.read_text(errors="replace"))
+    return KnownHosts("\n".join(texts))

@@ -1,0 +1,172 @@
+"""What happens when a link is lost: the agent behind it still runs, so a way to it is found again.
+
+A lost machine is *detached* first: its processes go on, calls to it wait.  It is attached again where it was, or
+under a sibling relay with room, or by the root itself.  When its relay cannot be reached at the first attempt,
+what hung below that relay is attached elsewhere without waiting for it.  A machine that stays unreachable for
+the recovery time, or whose agent turns out to be dead, is lost, with the reason; nothing else is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from fanout.agent.core import frames, machineset
+from fanout.root.outcomes import Outcome
+
+if TYPE_CHECKING:
+    from fanout.root.session import Session
+
+ATTEMPT = 3.0  # s for one attempt to attach: what cannot be reached in that time is tried another way
+PAUSE = 0.5  # s between attempts at a machine
+
+
+class Recovery:
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.calls: dict[int, int] = {}
+        """Machine -> the call under which it was last connected; what comes under another is out of date."""
+        self._answers: dict[int, asyncio.Future[tuple[str, Any]]] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._since: dict[int, float] = {}
+        self.recovered: list[float] = []
+        """Seconds from the loss of each machine until it was attached again."""
+
+    def detached(self, machines: int, reason: str) -> None:
+        """These cannot be reached any more, for now.  The topmost are attached again, with all below them."""
+        now = self.session.now()
+        for machine in machineset.members(machines):
+            self._since.setdefault(machine, now)
+            parent = self.session.parents[machine]
+            if parent is None or not machines >> parent & 1:
+                self._start(machine, reason)
+
+    def _start(self, machine: int, reason: str) -> None:
+        if machine not in self._tasks:
+            task = asyncio.get_running_loop().create_task(self._recover(machine, reason))
+            self._tasks[machine] = task
+            task.add_done_callback(lambda _: self._tasks.pop(machine, None))
+
+    async def _recover(self, machine: int, reason: str) -> None:
+        session = self.session
+        deadline = session.now() + session.settings.recover
+        first = True
+        while session.detached >> machine & 1:
+            for parent in self._parents(machine):
+                kind, value = await self._attach(machine, parent, max(0.1, min(ATTEMPT, deadline - session.now())))
+                if kind == "up":
+                    return
+                outcome, why = value
+                if first:
+                    first = False
+                    self._release(machine, why)
+                if outcome == Outcome.LOST or session.now() >= deadline:
+                    session.lose(machineset.single(machine), Outcome.LOST, f"{reason}; then: {why}")
+                    return
+            await asyncio.sleep(PAUSE)
+
+    def _release(self, relay: int, why: str) -> None:
+        """The relay cannot be reached at once: its children do not wait for it."""
+        for child, parent in enumerate(self.session.parents):
+            if parent == relay and self.session.detached >> child & 1:
+                self._start(child, f"its relay {self.session.machines[relay].name} cannot be reached: {why}")
+
+    def _parents(self, machine: int) -> list[int | None]:
+        """Where to attach it: where it was, then a sibling relay with room (the emptiest first), then the root."""
+        session = self.session
+        old = session.parents[machine]
+        found: list[int | None] = []
+        if old is None or session.up >> old & 1:
+            found.append(old)
+        else:
+            children: dict[int | None, int] = {}
+            for parent in session.parents:
+                children[parent] = children.get(parent, 0) + 1
+            below = session.subtree(machine)
+            relays = [r for r in session.relays if session.up >> r & 1 and not below >> r & 1]
+            room = [r for r in relays if children.get(r, 0) < session.width]
+            found += sorted(room, key=lambda r: children.get(r, 0))[:2]
+        if None not in found:
+            found.append(None)
+        return found
+
+    async def _attach(self, machine: int, parent: int | None, seconds: float) -> tuple[str, Any]:
+        """One attempt; ("up", None), or ("down", (outcome, reason))."""
+        session = self.session
+        session.parents[machine] = parent
+        answer: asyncio.Future[tuple[str, Any]] = asyncio.get_running_loop().create_future()
+        self._answers[machine] = answer
+        session.connect_one(machine, seconds)
+        try:
+            async with asyncio.timeout(seconds + 1.0):
+                return await answer
+        except TimeoutError:
+            return "down", (Outcome.UNREACHABLE, f"it could not be attached within {seconds:.0f} s")
+        finally:
+            self._answers.pop(machine, None)
+
+    def came(self, machine: int) -> None:
+        """It is attached (or, where it never was before, connected)."""
+        since = self._since.pop(machine, None)
+        if since is not None:
+            self.recovered.append(self.session.now() - since)
+        answer = self._answers.get(machine)
+        if answer is not None and not answer.done():
+            answer.set_result(("up", None))
+
+    def failed(self, machine: int, outcome: Outcome, reason: str) -> bool:
+        """An attempt has failed; False when none was under way."""
+        answer = self._answers.get(machine)
+        if answer is None:
+            return False
+        if not answer.done():
+            answer.set_result(("down", (outcome, reason)))
+        return True
+
+    def gave_up(self, machines: int) -> None:
+        for machine in machineset.members(machines):
+            self._since.pop(machine, None)
+
+    async def stop(self) -> None:
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Outstanding:
+    """Commands that not every target has answered: what a machine may have missed is sent again from here."""
+
+    MOST = 64 << 20  # bytes kept; beyond that the oldest are forgotten
+
+    def __init__(self) -> None:
+        self._commands: dict[int, tuple[int, int, bytes]] = {}
+        self._bytes = 0
+
+    def add(self, number: int, kind: int, targets: int, body: bytes) -> None:
+        self._commands[number] = (kind, targets, body)
+        self._bytes += len(body)
+        while self._bytes > self.MOST and len(self._commands) > 1:
+            self._remove(next(iter(self._commands)))
+
+    def answered(self, number: int, machines: int) -> None:
+        """These have it."""
+        entry = self._commands.get(number)
+        if entry is not None:
+            kind, targets, body = entry
+            targets &= ~machines
+            if targets:
+                self._commands[number] = (kind, targets, body)
+            else:
+                self._remove(number)
+
+    def _remove(self, number: int) -> None:
+        self._bytes -= len(self._commands.pop(number)[2])
+
+    def after(self, number: int, machines: int) -> list[tuple[int, int, int, bytes]]:
+        """(number, kind, targets, body) of what these machines may have missed, in order."""
+        return [
+            (n, kind, targets & machines, body)
+            for n, (kind, targets, body) in sorted(self._commands.items())
+            if n > number and targets & machines and kind != frames.CONNECT
+        ]
