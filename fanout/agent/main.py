@@ -335,12 +335,8 @@ class Agent:
 
     def mine(self) -> list[int]:
         """Everything that still runs below this agent, connections to children excepted."""
-        found = set(proctree.below(os.getpid()))
-        if self.children is not None:
-            for connection in self.children.connections.values():
-                found.discard(connection.pid)
-                found.difference_update(proctree.below(connection.pid))  # a local child's processes are its own
-        return sorted(found)
+        links = set() if self.children is None else {c.pid for c in self.children.connections.values()}
+        return proctree.of_this_machine(os.getpid(), links)
 
     def _end(self, grace: float, call: int = 0, spare: bool = False) -> None:
         if self._ending is None:

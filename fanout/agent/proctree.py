@@ -32,6 +32,30 @@ def below(pid: int) -> list[int]:
     return found
 
 
+def of_this_machine(pid: int, links: set[int]) -> list[int]:
+    """All descendants, but for connections to children and for other agents, with what runs below those.
+
+    Other agents are there where machines are local: a child of this one, or an orphan that this one has inherited.
+    """
+    found: list[int] = []
+    todo = children(pid)
+    while todo:
+        child = todo.pop()
+        if child not in links and not _is_agent(child):
+            found.append(child)
+            todo += children(child)
+    return sorted(found)
+
+
+def _is_agent(pid: int) -> bool:
+    """Whether it was started by the same stub as this process: `python3 -I -S -c STUB`."""
+    try:
+        with open("/proc/%d/cmdline" % pid, "rb") as other, open("/proc/self/cmdline", "rb") as own:
+            return other.read().split(b"\0")[1:4] == own.read().split(b"\0")[1:4]
+    except OSError:
+        return False
+
+
 def has_environment(pid: int, entry: bytes) -> bool:
     """Whether a process was started with `NAME=value` in its environment."""
     try:
