@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from .frames import Frame
 
 # Phases of a call: the second part of an event's key.
-UP, DOWN, DONE, STARTED, READY, EXITED, MATCHED, ENDED, REFUSED = 1, 2, 3, 4, 5, 6, 7, 8, 9
+UP, DOWN = merge.UP, merge.DOWN
+DONE, STARTED, READY, EXITED, MATCHED, ENDED, REFUSED = 3, 4, 5, 6, 7, 8, 9
 SYNC = merge.SYNC
 
 # What the inbox holds: tuples that begin with one of these.

@@ -297,6 +297,7 @@ class Network:
         for machine in self._children.get(None, []):
             self.connect(self.root, machine, 0)
         self.run(lambda: not self.everyone & ~(self.up | self.down), within)
+        self.run(lambda: all(self.hosts[machine].node.me is not None for machine in machineset.members(self.up)), 1.0)
 
     def connect(self, parent: Host, machine: int, call: int) -> None:
         """A connection from `parent` to a machine, new or known to the tree: takes two latencies."""
