@@ -46,6 +46,9 @@ BYE = "bye"  # (reason,): the parent does not want us
 
 LOST = "lost"
 
+VALUE_MOST = frames.MAX_SIZE[frames.CONTROL] - (1 << 20)
+"""Bytes of the value of one event; the rest is for the set, the key, and events folded into the same message."""
+
 
 class Node:
     def __init__(self, build: str, now: float, root: bool = False) -> None:
@@ -266,7 +269,10 @@ class Node:
         if machines is None:
             assert self.me is not None
             machines = machineset.single(self.me)
-        event = (merge.key(call, phase, extra), codec.pack(value), machines)
+        packed = codec.pack(value)
+        if len(packed) > VALUE_MOST:
+            phase, packed = REFUSED, codec.pack("an answer of %d bytes; a message holds %d" % (len(packed), VALUE_MOST))
+        event = (merge.key(call, phase, extra), packed, machines)
         if self.root:
             self._arrived([event])
         else:
@@ -298,7 +304,7 @@ class Node:
         """Bytes of reports or logs that this machine may add now without swelling the queue."""
         if self.parent is None or self.parent.state != OPEN:
             return 0
-        return max(0, (64 << 10) - self.parent.queued(cls))
+        return max(0, (64 << 10) - self.parent.own(cls))
 
     # Time.
 
