@@ -23,9 +23,10 @@ from typing import Any
 from fanout.agent.core import codec, frames, machineset
 from fanout.agent.core import node as tree
 from fanout.agent.core.codec import ProtocolError
-from fanout.agent.core.link import Link
+from fanout.agent.core.link import OPEN, Link
 from fanout.agent.core.node import Node
 
+CONNECT = 10.0  # s for the handshake of a link
 WIRE = 64 << 10  # bytes that a direction of a wire holds (the buffers of a pipe or socket) before its writer waits
 
 
@@ -309,10 +310,14 @@ class Network:
 
     def _connected(self, what: tuple[Host, int, int]) -> None:
         parent, machine, call = what
+        if not parent.alive:
+            return
         child = self.hosts.get(machine)
         if child is None:
             child = self.hosts[machine] = Host(self, machine)
-        if not parent.alive or not child.alive:
+        if not child.alive:
+            parent.node.connect_failed(machine, call, "unreachable", "it does not answer", self.now)
+            parent.wake()
             return
         if child.wire is not None:
             child.wire.cut()
@@ -322,6 +327,12 @@ class Network:
         wire.link_below = child.node.open_parent({}, self.now)
         child.wake()
         parent.wake()
+        self.at(self.now + CONNECT, self._overdue, wire)
+
+    def _overdue(self, wire: Wire) -> None:
+        """The driver's part: the core waits for a HELLO for ever."""
+        if wire.open and wire.link_above.state != OPEN:
+            wire.cut("no agent within the connect timeout")
 
     def parent_of(self, machine: int) -> Host:
         wire = self.hosts[machine].wire
