@@ -203,6 +203,8 @@ class Node:
         if self.me is not None and targets >> self.me & 1:
             rest &= ~machineset.single(self.me)
             self.inbox.append((COMMAND, kind, call, body))
+        if rest and below:  # their relay was lost while this was on its way: nobody else will speak for them
+            self.emit(call, DOWN, [LOST, "its relay was lost before it could connect"], now, machines=below)
         return rest
 
     # From below.
@@ -271,7 +273,8 @@ class Node:
             machines = machineset.single(self.me)
         packed = codec.pack(value)
         if len(packed) > VALUE_MOST:
-            phase, packed = REFUSED, codec.pack("an answer of %d bytes; a message holds %d" % (len(packed), VALUE_MOST))
+            text = "an answer of %d bytes; a message holds %d" % (len(packed), VALUE_MOST)
+            phase, packed = REFUSED, codec.pack(text)
         event = (merge.key(call, phase, extra), packed, machines)
         if self.root:
             self._arrived([event])

@@ -76,7 +76,7 @@ class Pipe:
 class Wire:
     """One connection: it carries the link above `machine`."""
 
-    __slots__ = ("child", "down", "link_below", "link_above", "machine", "network", "open", "parent", "up")
+    __slots__ = ("child", "down", "link_above", "link_below", "machine", "network", "open", "parent", "up")
 
     def __init__(self, network: Network, parent: Host, child: Host, machine: int) -> None:
         self.network = network
@@ -233,6 +233,8 @@ class Network:
         self.records: dict[tuple[int, int], list[bytes]] = {}
         """(kind, machine) -> the payloads that arrived at the root, in order."""
         self.up = 0
+        self.joined = 0
+        """The machines that ever were up."""
         self.down = 0
         """The machines whose last word, or last word about them, is that they are down."""
         self.reasons: dict[int, list[str]] = {}
@@ -261,7 +263,7 @@ class Network:
         heapq.heappush(self._heap, (max(time, self.now), late, self._order, act, argument))
 
     def run(self, until: Callable[[], object] | None = None, within: float = 60.0) -> bool:
-        """Until a condition holds, or `within` seconds of virtual time have passed (False, if there is a condition)."""
+        """Until a condition holds (True), or `within` seconds of virtual time have passed (True without one)."""
         end = self.now + within
         while not (until is not None and until()):
             if not self._heap or self._heap[0][0] > end:
@@ -321,7 +323,7 @@ class Network:
             return
         if child.wire is not None:
             child.wire.cut()
-        identity = {"id": machine, "name": "m%d" % machine, "lease": self.lease}
+        identity = {"id": machine, "name": f"m{machine}", "lease": self.lease}
         wire = child.wire = parent.below[machine] = Wire(self, parent, child, machine)
         wire.link_above = parent.node.open_child(machine, call, identity, self.now)
         wire.link_below = child.node.open_parent({}, self.now)
@@ -347,7 +349,8 @@ class Network:
 
     def power_off(self, machine: int) -> None:
         """It says nothing more, and nobody is told."""
-        self.hosts[machine].alive = False
+        if machine in self.hosts:
+            self.hosts[machine].alive = False
 
     def pause(self, machine: int) -> None:
         """Nobody reads what this machine writes to its parent."""
@@ -388,6 +391,7 @@ class Network:
         """What the root's node says has happened."""
         if phase == tree.UP:
             self.up |= machines
+            self.joined |= machines
             self.down &= ~machines
             for machine in machineset.members(machines):
                 if machine in self._children:
@@ -407,9 +411,8 @@ class Network:
         self.down |= machines
         for machine in machineset.members(machines):
             self.reasons.setdefault(machine, []).append(reason)
-            never = 0 if machine in self.hosts and self.hosts[machine].node.me is not None else machineset.of(
-                self._children.get(machine, []))
-            if never:
+            if machine in self._children and not self.joined >> machine & 1:
+                never = machineset.of(self._children[machine])
                 self._is_down(never, "its relay did not come up: " + reason)
         for call in self._lost:
             self._lost[call] |= machines & self._targets[call]
