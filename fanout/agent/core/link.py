@@ -57,6 +57,7 @@ class Link:
         self._decoder = frames.Decoder()
         self._queues: tuple[deque[Any], ...] = (deque(), deque(), deque())
         self._queued = [0, 0, 0]
+        self._own = [0, 0, 0]
         self._senders = (Sender(None), Sender(WINDOW[frames.REPORT]), Sender(WINDOW[frames.BULK]))
         self._receivers = (Receiver(), Receiver(), Receiver())
         self._received = [0, 0, 0]
@@ -76,11 +77,20 @@ class Link:
     def _queue(self, cls: int, entry: tuple[int, int, bytes, bytes, list[Origin] | None]) -> None:
         if self.state != CLOSED:
             self._queues[cls].append(entry)
-            self._queued[cls] += len(entry[3])
+            self._count(cls, entry, 1)
+
+    def _count(self, cls: int, entry: tuple[int, int, bytes, bytes, list[Origin] | None], sign: int) -> None:
+        self._queued[cls] += sign * len(entry[3])
+        if not entry[4]:
+            self._own[cls] += sign * len(entry[3])
 
     def queued(self, cls: int) -> int:
         """Bytes that wait to be sent."""
         return self._queued[cls]
+
+    def own(self, cls: int) -> int:
+        """... of this machine alone: what others queue must not keep it from queueing too."""
+        return self._own[cls]
 
     def wants_write(self) -> bool:
         return any(self._ready(cls) for cls in (frames.CONTROL, frames.REPORT, frames.BULK))
@@ -107,15 +117,16 @@ class Link:
 
     def _next(self, cls: int) -> bytes:
         queue = self._queues[cls]
-        kind, number, route, body, origins = queue.popleft()
-        self._queued[cls] -= len(body)
+        entry = queue.popleft()
+        self._count(cls, entry, -1)
+        kind, number, route, body, origins = entry
         if origins is not None:
             if kind in frames.RECORDS and queue and len(body) + len(queue[0][3]) <= BATCH:
                 origins = list(origins)
                 parts, size = [body], len(body)
                 while queue and queue[0][0] == kind and size + len(queue[0][3]) <= BATCH:
                     following = queue.popleft()
-                    self._queued[cls] -= len(following[3])
+                    self._count(cls, following, -1)
                     parts.append(following[3])
                     size += len(following[3])
                     origins += following[4]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .delivery import Origin
 
 KEY = Struct(">IB")
+UP, DOWN = 1, 2  # the phases whose order counts: the last one said of a machine is what holds
 SYNC = 10  # the phase of requests: barriers, signals, topics
 HOLD = 0.05  # s
 GAP = 0.005  # s between two messages without expectations
@@ -75,6 +76,8 @@ class Merger:
         self._below = below
         self._flushed = float("-inf")
         self._pending: dict[tuple[bytes, bytes], int] = {}
+        self._earlier: list[tuple[tuple[bytes, bytes], int]] = []
+        """What must leave before all that is pending."""
         self._origins: list[Origin] = []
         self._expected: dict[int, int] = {}
         self._seen: dict[bytes, int] = {}
@@ -99,6 +102,9 @@ class Merger:
     def add(self, events: list[tuple[bytes, bytes, int]], origin: Origin | None, now: float) -> None:
         """`origin` is the frame they came in; it is settled when the frame they leave in is."""
         for k, value, machines in events:
+            if k[4] in (UP, DOWN) and self._spoke_otherwise((k, value), machines):
+                self._earlier += self._pending.items()
+                self._pending = {}
             self._pending[k, value] = self._pending.get((k, value), 0) | machines
             seen = self._seen.get(k, 0) | machines
             expected = self._expecting(k)
@@ -116,6 +122,10 @@ class Merger:
             self._origins.append(origin)
         if self._since is None:
             self._since = now
+
+    def _spoke_otherwise(self, event: tuple[bytes, bytes], machines: int) -> bool:
+        """Something else is pending of these: folded into an earlier event, this one would overtake it."""
+        return event in self._pending and any(m & machines for e, m in self._pending.items() if e != event)
 
     def _expecting(self, k: bytes) -> int | None:
         call, phase = KEY.unpack_from(k)
@@ -140,7 +150,7 @@ class Merger:
         bodies: list[bytes] = []
         batch: list[list[bytes]] = []
         size = 0
-        for (k, value), machines in self._pending.items():
+        for (k, value), machines in self._earlier + list(self._pending.items()):
             event = [k, value, machineset.pack(machines)]
             if batch and size + len(event[1]) > FLUSH_BYTES:
                 bodies.append(codec.pack(batch))
@@ -150,7 +160,7 @@ class Merger:
         if batch:
             bodies.append(codec.pack(batch))
         origins = self._origins
-        self._pending, self._origins, self._since, self._flushed = {}, [], None, now
+        self._pending, self._earlier, self._origins, self._since, self._flushed = {}, [], [], None, now
         self._complete = self._held = False
         # What came in is settled with the last body: earlier ones travel in front of it on the same link.
         return [(body, origins if i == len(bodies) - 1 else []) for i, body in enumerate(bodies)]

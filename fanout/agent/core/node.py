@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from .frames import Frame
 
 # Phases of a call: the second part of an event's key.
-UP, DOWN, DONE, STARTED, READY, EXITED, MATCHED, ENDED, REFUSED = 1, 2, 3, 4, 5, 6, 7, 8, 9
+UP, DOWN = merge.UP, merge.DOWN
+DONE, STARTED, READY, EXITED, MATCHED, ENDED, REFUSED = 3, 4, 5, 6, 7, 8, 9
 SYNC = merge.SYNC
 
 # What the inbox holds: tuples that begin with one of these.
@@ -46,6 +47,9 @@ RESUMED = "resumed"  # (): there is a new way to the root; what was asked and no
 BYE = "bye"  # (reason,): the parent does not want us
 
 LOST = "lost"
+
+VALUE_MOST = frames.MAX_SIZE[frames.CONTROL] - (1 << 20)
+"""Bytes of the value of one event; the rest is for the set, the key, and events folded into the same message."""
 
 
 class Node:
@@ -239,6 +243,8 @@ class Node:
         if self.me is not None and targets >> self.me & 1:
             rest &= ~machineset.single(self.me)
             self.inbox.append((COMMAND, kind, call, body))
+        if rest and below:  # their relay was lost while this was on its way: nobody else will speak for them
+            self.emit(call, DOWN, [LOST, "its relay was lost before it could connect"], now, machines=below)
         return rest
 
     # From below.
@@ -319,7 +325,11 @@ class Node:
         if machines is None:
             assert self.me is not None
             machines = machineset.single(self.me)
-        event = (merge.key(call, phase, extra), codec.pack(value), machines)
+        packed = codec.pack(value)
+        if len(packed) > VALUE_MOST:
+            text = "an answer of %d bytes; a message holds %d" % (len(packed), VALUE_MOST)
+            phase, packed = REFUSED, codec.pack(text)
+        event = (merge.key(call, phase, extra), packed, machines)
         if self.root:
             self._arrived([event])
         else:
@@ -354,7 +364,7 @@ class Node:
         """Bytes of reports or logs that this machine may add now without swelling the queue."""
         if self.parent is None or self.parent.state != OPEN:
             return 0
-        return max(0, (64 << 10) - self.parent.queued(cls))
+        return max(0, (64 << 10) - self.parent.own(cls))
 
     # Time.
 

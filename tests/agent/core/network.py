@@ -23,9 +23,10 @@ from typing import Any
 from fanout.agent.core import codec, frames, machineset
 from fanout.agent.core import node as tree
 from fanout.agent.core.codec import ProtocolError
-from fanout.agent.core.link import Link
+from fanout.agent.core.link import OPEN, Link
 from fanout.agent.core.node import Node
 
+CONNECT = 10.0  # s for the handshake of a link
 WIRE = 64 << 10  # bytes that a direction of a wire holds (the buffers of a pipe or socket) before its writer waits
 
 
@@ -75,7 +76,7 @@ class Pipe:
 class Wire:
     """One connection: it carries the link above `machine`."""
 
-    __slots__ = ("child", "down", "link_below", "link_above", "machine", "network", "open", "parent", "up")
+    __slots__ = ("child", "down", "link_above", "link_below", "machine", "network", "open", "parent", "up")
 
     def __init__(self, network: Network, parent: Host, child: Host, machine: int) -> None:
         self.network = network
@@ -232,6 +233,8 @@ class Network:
         self.records: dict[tuple[int, int], list[bytes]] = {}
         """(kind, machine) -> the payloads that arrived at the root, in order."""
         self.up = 0
+        self.joined = 0
+        """The machines that ever were up."""
         self.down = 0
         """The machines whose last word, or last word about them, is that they are down."""
         self.reasons: dict[int, list[str]] = {}
@@ -260,7 +263,7 @@ class Network:
         heapq.heappush(self._heap, (max(time, self.now), late, self._order, act, argument))
 
     def run(self, until: Callable[[], object] | None = None, within: float = 60.0) -> bool:
-        """Until a condition holds, or `within` seconds of virtual time have passed (False, if there is a condition)."""
+        """Until a condition holds (True), or `within` seconds of virtual time have passed (True without one)."""
         end = self.now + within
         while not (until is not None and until()):
             if not self._heap or self._heap[0][0] > end:
@@ -297,6 +300,7 @@ class Network:
         for machine in self._children.get(None, []):
             self.connect(self.root, machine, 0)
         self.run(lambda: not self.everyone & ~(self.up | self.down), within)
+        self.run(lambda: all(self.hosts[machine].node.me is not None for machine in machineset.members(self.up)), 1.0)
 
     def connect(self, parent: Host, machine: int, call: int) -> None:
         """A connection from `parent` to a machine, new or known to the tree: takes two latencies."""
@@ -308,19 +312,29 @@ class Network:
 
     def _connected(self, what: tuple[Host, int, int]) -> None:
         parent, machine, call = what
+        if not parent.alive:
+            return
         child = self.hosts.get(machine)
         if child is None:
             child = self.hosts[machine] = Host(self, machine)
-        if not parent.alive or not child.alive:
+        if not child.alive:
+            parent.node.connect_failed(machine, call, "unreachable", "it does not answer", self.now)
+            parent.wake()
             return
         if child.wire is not None:
             child.wire.cut()
-        identity = {"id": machine, "name": "m%d" % machine, "lease": self.lease}
+        identity = {"id": machine, "name": f"m{machine}", "lease": self.lease}
         wire = child.wire = parent.below[machine] = Wire(self, parent, child, machine)
         wire.link_above = parent.node.open_child(machine, call, identity, self.now)
         wire.link_below = child.node.open_parent({}, self.now)
         child.wake()
         parent.wake()
+        self.at(self.now + CONNECT, self._overdue, wire)
+
+    def _overdue(self, wire: Wire) -> None:
+        """The driver's part: the core waits for a HELLO for ever."""
+        if wire.open and wire.link_above.state != OPEN:
+            wire.cut("no agent within the connect timeout")
 
     def parent_of(self, machine: int) -> Host:
         wire = self.hosts[machine].wire
@@ -335,7 +349,8 @@ class Network:
 
     def power_off(self, machine: int) -> None:
         """It says nothing more, and nobody is told."""
-        self.hosts[machine].alive = False
+        if machine in self.hosts:
+            self.hosts[machine].alive = False
 
     def pause(self, machine: int) -> None:
         """Nobody reads what this machine writes to its parent."""
@@ -376,6 +391,7 @@ class Network:
         """What the root's node says has happened."""
         if phase == tree.UP:
             self.up |= machines
+            self.joined |= machines
             self.down &= ~machines
             for machine in machineset.members(machines):
                 if machine in self._children:
@@ -395,9 +411,8 @@ class Network:
         self.down |= machines
         for machine in machineset.members(machines):
             self.reasons.setdefault(machine, []).append(reason)
-            never = 0 if machine in self.hosts and self.hosts[machine].node.me is not None else machineset.of(
-                self._children.get(machine, []))
-            if never:
+            if machine in self._children and not self.joined >> machine & 1:
+                never = machineset.of(self._children[machine])
                 self._is_down(never, "its relay did not come up: " + reason)
         for call in self._lost:
             self._lost[call] |= machines & self._targets[call]

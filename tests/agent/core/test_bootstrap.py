@@ -23,7 +23,11 @@ BANNER = st.binary(max_size=200) | st.lists(
 
 
 @settings(deadline=None)
-@given(banner=BANNER.filter(lambda b: GREETING not in b"\n" + b), rest=st.binary(max_size=50), cuts=st.lists(st.integers(0, 400), max_size=20))
+@given(
+    banner=BANNER.filter(lambda banner: GREETING not in b"\n" + banner),
+    rest=st.binary(max_size=50),
+    cuts=st.lists(st.integers(0, 400), max_size=20),
+)
 def test_any_banner_in_any_pieces_is_passed_over(banner: bytes, rest: bytes, cuts: list[int]) -> None:
     bootstrap, after = Bootstrap(), None
     for piece in pieces(banner + GREETING + b"a70d0d0a 3.12.1\n" + rest, cuts):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ FRAME = st.tuples(
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     at = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    return [data[i:j] for i, j in zip(at, at[1:], strict=False)]
+    return [data[i:j] for i, j in pairwise(at)]
 
 
 @settings(deadline=None)
