@@ -55,12 +55,12 @@ class Child:
             raise ValueError("the command is empty")
         self._cwd = fill(spec.get("cwd") or "") or agent.work
         self._stdin = b"" + (spec.get("stdin") or b"")
-        name, _, mark = ("FANOUT_PROCESS=%s/%d/%d" % (agent.identity["run"], agent.identity["id"], call)).partition("=")
-        self._token = ("%s=%s" % (name, mark)).encode()
+        mark = "%s/%d/%d" % (agent.identity["run"], agent.identity["id"], call)
+        self._token = ("FANOUT_PROCESS=" + mark).encode()
         self._env = dict(agent.environment)
         for key, value in (spec.get("env") or {}).items():
             self._env[key] = fill(value)
-        self._env[name] = mark
+        self._env["FANOUT_PROCESS"] = mark
         self.pid: int | None = None
         """None: not running."""
         self.stopping = False

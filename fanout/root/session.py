@@ -27,10 +27,11 @@ from fanout.root.machine import Machine
 from fanout.root.outcomes import Outcome, Report
 from fanout.root.payload import payload
 from fanout.root.settings import Settings
-from fanout.root.transport import Connection, Unreached, effective, open_local, open_ssh
+from fanout.root.transport import CLOSING, Connection, Unreached, effective, open_local, open_ssh
 
 WRITE_SIZE = 64 << 10
 ATTEMPT = 15.0  # s for one attempt to connect: machines that are off must not hold up those behind them
+SOON = 0.5  # s for a connection to end where nothing is there that could still tidy up
 MARGIN = 5.0  # s that a relay gets to tell which of its children did not come up in time
 
 
@@ -221,16 +222,16 @@ class Session:
             peer.fail(Unreached("unreachable", f"no agent within the connect timeout{said}", False))
 
     def give_up(self, peer: _Peer, failure: Unreached) -> None:
-        """A connection that leads to no agent.  The outcome does not wait until it is closed: that may take seconds."""
+        """A connection that leads to no agent.  The outcome does not wait until it is closed: that may take long."""
         if self._peers.get(peer.machine.id) is not peer:
             return
         self.node.children.pop(peer.machine.id, None)
-        self._part(peer)
+        self._part(peer, SOON)
         self._unreached(peer, failure)
 
-    def _part(self, peer: _Peer) -> None:
+    def _part(self, peer: _Peer, wait: float = CLOSING) -> None:
         if peer.connection is not None:
-            task = asyncio.get_running_loop().create_task(peer.connection.close())
+            task = asyncio.get_running_loop().create_task(peer.connection.close(wait))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
@@ -356,7 +357,7 @@ class Session:
                 peer = self._peers.pop(item[1], None)
                 if peer is not None:
                     self.pump(peer)
-                    self._part(peer)
+                    self._part(peer, SOON)
         node.tick(self.now())
         for peer in list(self._peers.values()):
             self.pump(peer)
