@@ -17,12 +17,13 @@ from fanout.agent.core.dialer import Dialer
 from fanout.agent.core.link import OPEN, Link
 from fanout.root.known_hosts import KnownHosts
 from fanout.root.payload import payload
-from fanout.root.transport import Connection, Unreached, effective, open_local, open_ssh
+from fanout.root.transport import CLOSING, Connection, Unreached, effective, open_local, open_ssh
 
 if TYPE_CHECKING:
     from fanout.root.session import Session
 
 WRITE_SIZE = 64 << 10
+SOON = 0.5  # s for a connection to end where nothing is there that could still tidy up
 ATTEMPT = 15.0  # s for one attempt to connect: machines that are off must not hold up those behind them
 
 
@@ -135,7 +136,7 @@ class Links:
         machine = spec["id"]
         old = self.peers.pop(machine, None)
         if old is not None:  # the node knows that it leads nowhere any more
-            self._part(old)
+            self._part(old, SOON)
         self._dialer.succeeded(machine)
         self._waiting[machine] = _Peer(self, spec, call, deadline)
         self._dialer.add(machine, deadline)
@@ -204,7 +205,7 @@ class Links:
         if self.peers.get(peer.machine) is not peer:
             return
         self.session.node.children.pop(peer.machine, None)
-        self._part(peer)
+        self._part(peer, SOON)
         self._failed(peer, failure)
 
     def _failed(self, peer: _Peer, failure: Unreached) -> None:
@@ -262,11 +263,11 @@ class Links:
         peer = self.peers.pop(machine, None)
         if peer is not None:
             self.pump(peer)
-            self._part(peer)
+            self._part(peer, SOON)
 
-    def _part(self, peer: _Peer) -> None:
+    def _part(self, peer: _Peer, wait: float = CLOSING) -> None:
         if peer.connection is not None:
-            task = asyncio.get_running_loop().create_task(peer.connection.close())
+            task = asyncio.get_running_loop().create_task(peer.connection.close(wait))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 READ_SIZE = 256 << 10
 STDERR_MOST = 4 << 10
+CLOSING = 6.0  # s that an agent gets to end once its input is closed; a relay gives its children 4
 LIMITS = (64 << 10, 16 << 10)  # bytes in asyncssh's buffer at which writing pauses and goes on
 
 
@@ -50,8 +51,8 @@ class Connection(Protocol):
 
     def write(self, data: bytes) -> None: ...
 
-    async def close(self) -> None:
-        """End it; bounded in time, idempotent."""
+    async def close(self, wait: float = CLOSING) -> None:
+        """End it; the other side gets `wait` seconds to do so itself.  Bounded in time, idempotent."""
 
 
 class LocalConnection:
@@ -142,7 +143,7 @@ class LocalConnection:
         self._over.set()
         self._receiver.ended(self._process.returncode, self._stderr.decode("utf-8", "replace"))
 
-    async def close(self) -> None:
+    async def close(self, wait: float = CLOSING) -> None:
         if self._process.stdin is not None and not self._process.stdin.closed:
             if not self.writable:
                 self._loop.remove_writer(self._in)
@@ -150,7 +151,7 @@ class LocalConnection:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
         try:
-            await asyncio.wait_for(self._over.wait(), 6.0)
+            await asyncio.wait_for(self._over.wait(), wait)
         except TimeoutError:
             self._process.kill()
             with contextlib.suppress(TimeoutError):
@@ -176,11 +177,11 @@ class SSHConnection:
         with contextlib.suppress(OSError):  # a broken one is told by `ended`
             self._channel.write(data)
 
-    async def close(self) -> None:
+    async def close(self, wait: float = CLOSING) -> None:
         with contextlib.suppress(OSError):
             self._channel.write_eof()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._session.over.wait(), 6.0)
+            await asyncio.wait_for(self._session.over.wait(), wait)
         self._connection.close()
         with contextlib.suppress(TimeoutError, OSError):
             await asyncio.wait_for(self._connection.wait_closed(), 2.0)

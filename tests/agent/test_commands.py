@@ -66,7 +66,8 @@ def test_nothing_but_its_three_descriptors_is_open_in_a_program(agent: Parent) -
     ({"argv": ["true", "a\0b"]}, 126, "cannot start true: Invalid argument"),
     ({"argv": ["true"], "env": {"A=B": "c"}}, 126, "cannot start true: Invalid argument"),
 ])
-def test_what_cannot_be_started_fails_and_says_why(agent: Parent, spec: dict[str, object], code: int, words: str) -> None:
+def test_what_cannot_be_started_fails_and_says_why(
+        agent: Parent, spec: dict[str, object], code: int, words: str) -> None:
     outcome, got, out, err, cut = agent.run(**spec)
     assert (outcome, got, out, cut) == ("failed", code, b"", 0) and words in err.decode()
 
@@ -108,7 +109,7 @@ def test_a_timeout_kills_the_whole_group(agent: Parent) -> None:
 
 
 def test_more_commands_than_may_run_at_once_wait_their_turn(agent: Parent) -> None:
-    calls = [agent.send(frames.RUN, {"shell": "sleep 0.1; echo %d" % i}) for i in range(150)]
+    calls = [agent.send(frames.RUN, {"shell": f"sleep 0.1; echo {i}"}) for i in range(150)]
     assert [int(agent.answer(call)[2]) for call in calls] == list(range(150))
 
 

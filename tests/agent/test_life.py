@@ -10,6 +10,7 @@ import pytest
 
 from fanout.agent.core import frames, machineset
 from fanout.agent.core import node as tree
+from fanout.agent.proctree import children
 from tests.agent.parent import TIMEOUT, Parent, gone
 from tests.pythons import pythons
 
@@ -134,7 +135,10 @@ def test_sigterm_ends_it_tidily(tmp_path: Path, welcomed: bool) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("data", [b"\0" * 100, b"\xff" * 100, frames.encode(0, frames.RUN, 1, b"\1", b"{")], ids=["zeros", "ones", "route"])
+NONSENSE = {"zeros": b"\0" * 100, "ones": b"\xff" * 100, "route": frames.encode(0, frames.RUN, 1, b"\1", b"{")}
+
+
+@pytest.mark.parametrize("data", NONSENSE.values(), ids=NONSENSE)
 def test_a_parent_that_talks_nonsense_is_left(tmp_path: Path, data: bytes) -> None:
     with Parent(tmp_path) as agent:
         pid = escaped(agent)
@@ -198,7 +202,7 @@ def test_what_it_starts_holds_nothing_of_the_link(tmp_path: Path) -> None:
     """A program that writes to what it thinks is the agent's output does no harm, and dies with the agent."""
     with Parent(tmp_path) as agent:
         call = agent.spawn(argv=["sleep", "402"])
-        (pid,) = [int(p) for p in Path(f"/proc/{agent.process.pid}/task/{agent.process.pid}/children").read_text().split()]
+        (pid,) = children(agent.process.pid)
         links = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
         ours = {os.readlink(f"/proc/self/fd/{pipe.fileno()}") for pipe in (agent._in, agent._out, agent._err)}
         assert not links & ours

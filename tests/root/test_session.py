@@ -15,7 +15,7 @@ from fanout.fleets.base import Host
 from fanout.root.outcomes import Outcome
 from tests.agent.parent import gone
 from tests.pythons import pythons
-from tests.root.trees import chain, everyone, left, local, outputs, run, session
+from tests.root.trees import chain, everyone, left, local, outputs, run, session, until
 
 SHAPES = {"flat": chain(4), "one relay": chain(1, 3), "narrow and deep": chain(1, 1, 1, 1), "width 2": chain(2, 2)}
 
@@ -54,7 +54,7 @@ async def test_logs_that_are_under_way_at_the_end_come_home(parents: list[int | 
         call = up.call(frames.SPAWN, up.up, {"shell": f"seq -w 9999999 | head -c {size}", "name": "p", "logs": "all"})
         assert await call.wait(tree.EXITED, timeout=30.0, extra=(1).to_bytes(4, "big"))
     expected = b"".join(b"%07d\n" % i for i in range(1, size // 8 + 1))
-    assert {i: len(log) for i, log in logs.items()} == {i: size for i in logs}
+    assert {i: len(log) for i, log in logs.items()} == dict.fromkeys(logs, size)
     assert all(log == expected for log in logs.values()) and up.problems == []
 
 
@@ -62,8 +62,7 @@ async def test_what_is_forwarded_of_a_flood_that_is_killed_comes_home(tmp_path: 
     parents = chain(1, 1, 3)
     async with session(local(len(parents)), parents, folder=str(tmp_path)) as up:
         up.call(frames.SPAWN, up.up, {"argv": ["yes", "1234567"], "name": "p", "logs": "all"})
-        while up.forwarded < 2_000_000:
-            await asyncio.sleep(0.01)
+        await until(lambda: up.forwarded > 2_000_000)
         told: list[list[tuple[int, list[object]]]] = []
         ask = up.call
 
@@ -85,12 +84,11 @@ async def test_a_machine_whose_agent_dies_is_lost_and_its_subtree_with_it(victim
         downs: list[tuple[int, Outcome, str]] = []
         up.on_down = lambda machines, outcome, reason: downs.append((machines, outcome, reason))
         pid = int(outputs(await run(up, 1 << victim, shell="echo $PPID"))[victim])
-        call = up.call(frames.RUN, up.up, {"shell": "[ {id} = %d ] && exec sleep 60; echo {id}" % victim})
+        call = up.call(frames.RUN, up.up, {"shell": f"[ {{id}} = {victim} ] && exec sleep 60; echo {{id}}"})
         await call.wait(tree.DONE, timeout=10.0, enough=5)
         os.kill(pid, signal.SIGKILL)
         assert await call.wait(tree.DONE, timeout=10.0)
-        while up.up & subtree:
-            await asyncio.sleep(0.01)
+        await until(lambda: not up.up & subtree)
         assert up.up == everyone(up) & ~subtree
         assert {m for s, _, _ in downs for m in machineset.members(s)} == set(machineset.members(subtree))
         assert all(outcome is Outcome.LOST for _, outcome, _ in downs)
@@ -100,10 +98,7 @@ async def test_a_machine_whose_agent_dies_is_lost_and_its_subtree_with_it(victim
     # The killed one could not tidy up; its children do when their lease ends.
     for i in machineset.members(subtree & ~(1 << victim)):
         folder = tmp_path / f"fanout-{up.settings.run}-{i}"
-        for _ in range(1000):
-            if not folder.exists():
-                break
-            await asyncio.sleep(0.01)
+        await until(lambda folder=folder: not folder.exists())
     assert [path.name for path in left(tmp_path)] == [f"fanout-{up.settings.run}-{victim}"]
 
 
@@ -116,7 +111,8 @@ async def main():
     parents = chain(1, 1, 2)
     async with session(local(4), parents, folder=sys.argv[1], lease=1.5) as up:
         call = up.call(frames.SPAWN, up.up, {"name": "p", "ready": "up", "logs": "all", "shell":
-            "(setsid sh -c 'trap \\"\\" TERM; echo $$; while :; do sleep 0.05; done' &); sleep 0.2; echo up; sleep 400"})
+            "(setsid sh -c 'trap \\"\\" TERM; echo $$; while :; do sleep 0.05; done' &);"
+            "sleep 0.2; echo up; sleep 400"})
         up.on_log = lambda machine, call, data: print(data.decode(), end="", flush=True)
         await call.wait(tree.READY, timeout=20, extra=(1).to_bytes(4, "big"))
         await asyncio.sleep(100)
@@ -155,11 +151,14 @@ async def test_letting_go_leaves_nothing_after_the_lease(tmp_path: Path) -> None
 # Trouble while connecting.
 
 async def test_each_local_trouble_has_its_outcome_and_harms_no_other(tmp_path: Path) -> None:
-    (tmp_path / "silent").write_text("#!/bin/sh\nexec sleep 60\n")
-    (tmp_path / "deaf").write_text("#!/bin/sh\necho Welcome. Press any key.\ntrap '' TERM PIPE; while :; do sleep 1; done\n")
-    (tmp_path / "failing").write_text("#!/bin/sh\necho no such luck >&2; exit 9\n")
-    (tmp_path / "chatty").write_text(f"#!/bin/sh\necho Welcome, friend.; echo mind the step >&2; exec {sys.executable} \"$@\"\n")
-    for name in ("silent", "deaf", "failing", "chatty"):
+    scripts = {
+        "silent": "exec sleep 60",
+        "deaf": "echo Welcome. Press any key.; trap '' TERM PIPE; while :; do sleep 1; done",
+        "failing": "echo no such luck >&2; exit 9",
+        "chatty": f"echo Welcome, friend.; echo mind the step >&2; exec {sys.executable} \"$@\"",
+    }
+    for name, script in scripts.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
     old = [str(path) for path in (Path.home() / ".pyenv/versions").glob("3.[67].*/bin/python3")][:1]
     pythons_of = ["python3", "/no/such/python3", str(tmp_path / "silent"), str(tmp_path / "deaf"),
@@ -198,7 +197,7 @@ async def test_below_a_relay_that_does_not_come_up_all_have_an_outcome(tmp_path:
 
 
 async def test_hundreds_that_fail_at_once_are_told_one_by_one(tmp_path: Path) -> None:
-    hosts = [*local(1), *(Host(f"broken-{i}", "127.0.0.1", local=True, python="/no/such/python3") for i in range(500))]
+    hosts = [*local(1), *local(500, python="/no/such/python3")]
     async with session(hosts, [None, *[0] * 500], folder=str(tmp_path)) as up:
         assert up.up == 1 and {outcome for outcome, _ in up.down.values()} == {Outcome.NO_PYTHON}
         assert len(up.down) == 500
@@ -207,7 +206,6 @@ async def test_hundreds_that_fail_at_once_are_told_one_by_one(tmp_path: Path) ->
 
 async def test_a_folder_that_cannot_be_made_is_told_by_name(tmp_path: Path) -> None:
     async with session(local(3), [None, None, 0], folder=str(tmp_path / "nowhere")) as up:
-        while len(up.down) < 3:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(up.down) == 3)
         assert "cannot make its folder" in up.down[0][1] and "No such file" in up.down[1][1]
     assert not (tmp_path / "nowhere").exists()

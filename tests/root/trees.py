@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ def local(count: int, **options: Any) -> list[Host]:
 def through(sshd: LoopbackSshd, count: int, **options: Any) -> list[Host]:
     """Hosts behind one sshd, each with an address of its own."""
     return [
-        Host(**{"name": f"host-{i}", "address": f"127.1.{i // 250}.{i % 250 + 1}", "port": sshd.port, "user": sshd.user,
-                "key": str(sshd.key), "host_keys": sshd.host_keys, **options})
+        Host(**{"name": f"host-{i}", "address": f"127.1.{i // 250}.{i % 250 + 1}", "port": sshd.port,
+                "user": sshd.user, "key": str(sshd.key), "host_keys": sshd.host_keys, **options})
         for i in range(count)]
 
 
@@ -64,6 +65,13 @@ async def run(session: Session, machines: int, timeout: float = TIMEOUT, **spec:
     call = session.call(frames.RUN, machines, spec)
     assert await call.wait(tree.DONE, timeout=timeout), f"no answer from {machineset.members(call.targets)}"
     return call
+
+
+async def until(done: Callable[[], Any], timeout: float = TIMEOUT) -> None:
+    """Wait for what no call waits for."""
+    async with asyncio.timeout(timeout):
+        while not done():  # noqa: ASYNC110  what is looked at has no event of its own
+            await asyncio.sleep(0.01)
 
 
 def outputs(call: Call) -> dict[int, bytes]:

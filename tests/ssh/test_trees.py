@@ -27,10 +27,14 @@ async def check_commands(up: Session) -> None:
     assert up.connections == connections
 
 
-@pytest.mark.parametrize("parents", [chain(3), chain(1, 3), chain(3, 1), chain(2, 2, 1), chain(1, 1, 1, 1), chain(1, 2, 1)],
-                         ids=["flat", "1 relay", "3 relays", "depth 3", "depth 4", "wide in the middle"])
+SHAPES = {"flat": chain(3), "1 relay": chain(1, 3), "3 relays": chain(3, 1), "depth 3": chain(2, 2, 1),
+          "depth 4": chain(1, 1, 1, 1), "wide in the middle": chain(1, 2, 1)}
+
+
+@pytest.mark.parametrize("parents", SHAPES.values(), ids=SHAPES)
 async def test_any_tree_comes_up_and_goes(parents: list[int | None], sshd: LoopbackSshd, tmp_path: Path) -> None:
-    async with session(through(sshd, len(parents)), parents, relay_key=sshd.key.read_text(), folder=str(tmp_path)) as up:
+    hosts = through(sshd, len(parents))
+    async with session(hosts, parents, relay_key=sshd.key.read_text(), folder=str(tmp_path)) as up:
         await check_commands(up)
         assert up.connections == parents.count(None)
     assert up.problems == []

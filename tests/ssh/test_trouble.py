@@ -1,4 +1,4 @@
-"""What can go wrong with a machine over SSH: at the root's own connections and at a relay's, the same word and remedy."""
+"""What can go wrong with a machine over SSH has the same word and remedy at the root's connections and a relay's."""
 
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from tests.sshd import need_sshd
 pytestmark = pytest.mark.sshd
 
 CLOSED_PORT = 1
+PYENV = Path.home() / ".pyenv/versions"
 
 
 def troubles(sshd: LoopbackSshd, folder: Path) -> list[tuple[dict[str, object], Outcome, str]]:
@@ -29,9 +30,8 @@ def troubles(sshd: LoopbackSshd, folder: Path) -> list[tuple[dict[str, object], 
         ({"python": "sh -c 'echo no luck >&2; exit 3' #"}, Outcome.FAILED, "no luck"),
         ({"address": "no-such-host.invalid"}, Outcome.UNREACHABLE, "resolve"),
     ]
-    for old in sorted((Path.home() / ".pyenv/versions").glob("3.[67].*/bin/python3"))[:1]:
-        found.append(({"python": str(old)}, Outcome.NO_PYTHON, "3.8 or newer is needed"))
-    return found
+    old = sorted(PYENV.glob("3.[67].*/bin/python3"))[:1]
+    return found + [({"python": str(path)}, Outcome.NO_PYTHON, "3.8 or newer is needed") for path in old]
 
 
 @pytest.mark.parametrize("relay", [False, True], ids=["at the root", "at a relay"])
@@ -40,8 +40,8 @@ async def test_each_trouble_has_its_outcome_and_remedy_and_harms_no_other(
     monkeypatch.setenv("HOME", str(tmp_path))
     wrong = troubles(sshd, tmp_path)
     good = through(sshd, len(wrong) + 2)
-    hosts = [good[0], *(Host(**{**host.__dict__, **change}) for host, (change, _, _) in zip(good[1:], wrong, strict=False)),
-             good[-1]]
+    bad = [Host(**{**host.__dict__, **change}) for host, (change, _, _) in zip(good[1:], wrong, strict=False)]
+    hosts = [good[0], *bad, good[-1]]
     parents = [None, *([0 if relay else None] * (len(hosts) - 1))]
     work = tmp_path / "work"
     work.mkdir()
@@ -62,7 +62,8 @@ async def test_a_login_shell_that_talks_does_no_harm(tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
     with LoopbackSshd({"ForceCommand": str(shell)}) as server:
-        async with session(through(server, 3), [None, 0, 1], relay_key=server.key.read_text(), folder=str(work)) as up:
+        key = server.key.read_text()
+        async with session(through(server, 3), [None, 0, 1], relay_key=key, folder=str(work)) as up:
             assert up.down == {} and len(outputs(await run(up, up.up, argv=["true"]))) == 3
         assert up.problems == [] and left(work) == [] and server.processes() == set()
 
@@ -70,7 +71,8 @@ async def test_a_login_shell_that_talks_does_no_harm(tmp_path: Path) -> None:
 async def test_a_login_shell_that_never_ends_is_unreachable_with_what_it_said(tmp_path: Path) -> None:
     need_sshd()
     shell = tmp_path / "shell"
-    shell.write_text('#!/bin/sh\ncase $SSH_CONNECTION in *127.1.0.1*) exec /bin/sh -c "$SSH_ORIGINAL_COMMAND";; esac\n'
+    shell.write_text("#!/bin/sh\n"
+                     'case $SSH_CONNECTION in *127.1.0.1*) exec /bin/sh -c "$SSH_ORIGINAL_COMMAND";; esac\n'
                      "echo This account is closed.; exec sleep 600\n")
     shell.chmod(0o755)
     work = tmp_path / "work"
@@ -97,7 +99,7 @@ async def test_machines_that_do_not_answer_do_not_hold_up_those_behind_them(
         hosts[:2] = [Host(**{**host.__dict__, "port": silent.getsockname()[1]}) for host in hosts[:2]]
         hosts[0] = Host(**{**hosts[0].__dict__, "address": "127.0.0.1"})
         hosts[1] = Host(**{**hosts[1].__dict__, "address": "127.0.0.1"})
-        async with session(hosts, [None] * 4, folder=str(tmp_path), connect_timeout=6.0, handshakes=2) as up:
+        async with session(hosts, [None] * 4, folder=str(tmp_path), connect_timeout=4.0, handshakes=2) as up:
             assert up.up == 0b1100
-            assert all(up.down[m] [0] is Outcome.UNREACHABLE and "does not answer" in up.down[m][1] for m in (0, 1))
+            assert all(up.down[m][0] is Outcome.UNREACHABLE and "does not answer" in up.down[m][1] for m in (0, 1))
     assert left(tmp_path) == [] and sshd.processes() == set()

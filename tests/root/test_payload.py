@@ -1,0 +1,60 @@
+"""The payload: small, complete, the same each time, and true to its sources line by line."""
+
+import ast
+import marshal
+import zlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fanout.root.payload import payload, sources, strip
+
+
+def test_it_is_at_most_40_kb() -> None:
+    built = payload()
+    assert len(built.source) + len(built.stage0) <= 40 << 10
+
+
+def test_what_is_sent_decodes_to_the_sources_with_their_build() -> None:
+    built = payload()
+    modules = marshal.loads(zlib.decompress(built.source))
+    assert modules.pop("").decode() == built.build
+    assert modules == sources()
+    (code,) = built.codes.values()
+    assert marshal.loads(zlib.decompress(code)).keys() == {"", *modules}
+
+
+def test_every_module_parses_and_none_imports_what_is_dear() -> None:
+    dear = {"asyncio", "dataclasses", "subprocess", "typing", "json", "enum", "pathlib", "contextlib", "signal"}
+    for name, source in sources().items():
+        tree = ast.parse(source, feature_version=(3, 8))
+        imported = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+        imported |= {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)}
+        if name.startswith("fanout.agent") and name.rpartition(".")[2] not in ("helper", "member", "client"):
+            assert not {module.split(".")[0] for module in imported} & dear, name
+
+
+def test_comments_and_docstrings_stay_at_home_and_lines_stay_in_place() -> None:
+    source = ('"""Doc."""\n# note\nx = 1  # why\n\ndef f(a):\n    """Long\n    doc."""\n'
+              '    return "# no" + \'"""\'  # c\n')
+    assert strip(source) == '""\n\nx = 1\n\ndef f(a):\n    ""\n\n    return "# no" + \'"""\'\n'
+
+
+@given(st.lists(st.sampled_from([
+    "x = 1", "# a comment", '"""doc"""', "def f():\n    '''doc\n    more'''\n    return 1", "y = '#'  # c", "",
+    "class A:\n    # c\n    b = '''a\n# not a comment\n'''",
+    "z = (1,  # c\n  2)", "if x:\n    pass\n    # end", "'s'; w = 2",
+])))
+def test_stripping_changes_no_meaning_and_no_line_number(parts: list[str]) -> None:
+    source = "\n".join(parts) + "\n"
+
+    def shape(text: str) -> list[tuple[str, int, str]]:
+        found = []
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.stmt):
+                bare = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+                value = "" if bare or hasattr(node, "body") else ast.dump(node)
+                found.append((type(node).__name__, node.lineno, value))
+        return found
+
+    assert shape(strip(source)) == shape(source)
