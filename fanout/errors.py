@@ -26,5 +26,5 @@ class ScenarioFailure(FanoutError):
     """What a scenario waited for or required did not come true."""
 
 
-class Timeout(ScenarioFailure):  # noqa: N818  the field's word, as in `asyncio.TimeoutError`
+class Timeout(ScenarioFailure):
     """A deadline passed; the text says what was missing, and where."""

@@ -6,10 +6,9 @@ become its children (subreaper), so that nothing started here is ever out of rea
 
 from __future__ import annotations
 
+import _signal
 import errno
 import os
-
-import _signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +22,8 @@ def _prctl() -> Callable[[int, int], int] | None:
     try:
         import _ctypes
 
-        address = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[attr-defined]
-        call = _ctypes.call_function  # type: ignore[attr-defined]
+        address = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]
+        call = _ctypes.call_function
     except (ImportError, AttributeError, OSError):
         return None
     return lambda option, value: call(address, (option, value, 0, 0, 0))
@@ -42,7 +41,8 @@ def start(argv: list[str], env: dict[str, str], cwd: str | None, stdin: int, std
           outlive: bool = False) -> int:
     """Returns the process id.  OSError when it cannot be started; `filename` says what was at fault.
 
-    `outlive`: it does not die with the agent.  The three descriptors become the program's 0, 1 and 2; every other one of ours is close-on-exec.
+    The three descriptors become the program's 0, 1 and 2; every other one of ours is close-on-exec.
+    `outlive`: it does not die with the agent.
     """
     failed, failing = os.pipe()
     agent = os.getpid()

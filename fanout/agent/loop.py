@@ -6,11 +6,10 @@ because the Python part imports `enum`.
 
 from __future__ import annotations
 
+import _signal
 import os
 import select
 import time
-
-import _signal
 from _heapq import heappop, heappush
 
 TYPE_CHECKING = False

@@ -7,14 +7,14 @@ with it.
 
 from __future__ import annotations
 
+import _signal
 import os
 import sys
 import time
 
-import _signal
-
 from . import launch, proctree
-from .core import codec, frames, node as tree
+from .core import codec, frames
+from .core import node as tree
 from .core.codec import ProtocolError
 from .core.node import DONE, ENDED, Node
 from .loop import READ, WRITE, Loop

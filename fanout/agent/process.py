@@ -7,10 +7,9 @@ environment.
 
 from __future__ import annotations
 
+import _signal
 import os
 import time
-
-import _signal
 
 from . import launch, proctree
 from .core import codec, frames

@@ -10,11 +10,10 @@ if sys.version_info < (3, 8):
     os.write(1, ("\nfanout-stage0 old %d.%d\n" % sys.version_info[:2]).encode())
     sys.exit(1)
 
-import marshal
-import zlib
-
 import _frozen_importlib
 import _frozen_importlib_external
+import marshal
+import zlib
 
 try:
     from _blake2 import blake2b

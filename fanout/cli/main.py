@@ -35,7 +35,7 @@ class Lazy(click.Group):
         if name not in COMMANDS:
             return None
         command = importlib.import_module(COMMANDS[name][0]).command
-        assert isinstance(command, click.Command)  # noqa: S101  for the type checker
+        assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -30,7 +30,7 @@ class Host:
     user: str | None = None
     port: int | None = None
     key: str | None = None
-    """A private key file at the root, used by the root (never sent, unless the fleet's `relay_key` says so)."""
+    """A private key file at the root, used by the root; it is never sent."""
     jump: str | None = None
     """ProxyJump for the root's own connection, `[user@]host[:port]`."""
     host_keys: tuple[str, ...] = ()

@@ -23,6 +23,9 @@ from fanout.errors import FleetError
 
 START_TIMEOUT = 20.0  # s; for an sshd to listen: it needs 20 ms on an idle machine
 STOP_TIMEOUT = 10.0  # s; for killed processes to be gone
+QUIET_SHELL = "SHLVL=2"
+"""For `SetEnv`: keeps bash from reading ~/.bashrc (it does for a first-level shell under sshd), so that what this
+machine's account runs at login is no part of a lab or a test."""
 MARKER = "FANOUT_SSHD"
 """Its value is the server's folder, in all that a LoopbackSshd starts, so that none of it can hide."""
 
@@ -223,7 +226,7 @@ class LoopbackSshd:
                 "Subsystem": "sftp internal-sftp",
                 "MaxStartups": "10:30:100",
                 "MaxSessions": "10",
-                "SetEnv": f'{MARKER}="{self.folder}"',
+                "SetEnv": f'{MARKER}="{self.folder}" {QUIET_SHELL}',
             },
         )
 

@@ -17,9 +17,9 @@ from typing import Any
 from fanout.agent.core import codec, frames, machineset
 from fanout.agent.core import node as tree
 from fanout.agent.core.bootstrap import Bootstrap, stub
-from fanout.agent.core.dialer import Dialer
 from fanout.agent.core.diagnose import FAILED, NO_PYTHON, remote
 from fanout.agent.core.diagnose import ssh as diagnose_ssh
+from fanout.agent.core.dialer import Dialer
 from fanout.agent.core.link import OPEN, Link
 from fanout.root.call import Call
 from fanout.root.known_hosts import KnownHosts
@@ -147,7 +147,7 @@ class Session:
     # Up.
 
     async def connect(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Bring up the tree.  Returns when every machine is up or has an outcome in `down`; raises nothing for those."""
+        """Bring up the tree.  Returns when every machine is up or has an outcome in `down`; never raises for those."""
         total = len(self.machines)
         self._deadline = self.now() + self.settings.connect_timeout
         for machine, parent in enumerate(self.parents):
@@ -185,23 +185,28 @@ class Session:
         """One attempt at one machine: connect and start stage 0; what follows comes by `received`."""
         peer = self._peers[machine] = _Peer(self, self.machines[machine])
         host = peer.machine.host
+        connection: Connection
         stage0 = payload().stage0
         left = max(0.1, self._deadline - self.now())
         try:
             if host.local:
-                peer.connection = open_local([host.python, "-I", "-S", "-c", stub(stage0)], peer)
+                connection = open_local([host.python, "-I", "-S", "-c", stub(stage0)], peer)
             else:
                 command = f"exec {host.python} -I -S -c '{stub(stage0)}'"
-                try:
-                    async with asyncio.timeout(left):
-                        peer.connection = await open_ssh(host, command, self.settings, peer)
-                except TimeoutError:
-                    raise Unreached("unreachable", "it does not answer within the connect timeout", False) from None
+                async with asyncio.timeout(left):
+                    connection = await open_ssh(host, command, self.settings, peer)
+        except TimeoutError:
+            self._unreached(peer, Unreached("unreachable", "it does not answer within the connect timeout", False))
+            return
         except Unreached as failure:
             self._unreached(peer, failure)
             return
         self.connections += 1
-        peer.connection.write(stage0)
+        peer.connection = connection
+        if self._peers.get(machine) is not peer:  # it ended while the session was being opened
+            await connection.close()
+            return
+        connection.write(stage0)
         asyncio.get_running_loop().call_later(max(0.1, self._deadline - self.now()), self._overdue, peer)
 
     def _overdue(self, peer: _Peer) -> None:
@@ -223,6 +228,8 @@ class Session:
     def ended(self, peer: _Peer, code: int, stderr: str) -> None:
         """A connection is gone: before its link was open that is a failure to connect, later a loss."""
         machine = peer.machine.id
+        if peer.connection is not None:
+            self.background(peer.connection.close())
         if self._peers.get(machine) is not peer:
             return
         link = self.node.children.get(machine)

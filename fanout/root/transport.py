@@ -25,7 +25,7 @@ STDERR_MOST = 4 << 10
 LIMITS = (64 << 10, 16 << 10)  # bytes in asyncssh's buffer at which writing pauses and goes on
 
 
-class Unreached(Exception):  # noqa: N818  a machine's outcome, not an error of fanout
+class Unreached(Exception):
     """No connection came about: outcome, reason, and whether it may pass by itself."""
 
     def __init__(self, outcome: str, reason: str, again: bool) -> None:
@@ -45,7 +45,8 @@ class Receiver(Protocol):
 
 
 class Connection(Protocol):
-    writable: bool
+    @property
+    def writable(self) -> bool: ...
 
     def write(self, data: bytes) -> None: ...
 
@@ -296,8 +297,8 @@ def _unreached(error: Exception, host: Host) -> Unreached:
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return Unreached(
             diagnose.HOST_KEY,
-            f"its host key is not in known_hosts, or has changed: compare it, then ssh-keygen -R or ssh-keyscan ({said})",
-            False)
+            "its host key is not in known_hosts, or has changed: compare it, then use ssh-keygen -R or ssh-keyscan "
+            f"({said})", False)
     if isinstance(error, asyncssh.KeyExchangeFailed):
         return Unreached(diagnose.UNREACHABLE, f"no algorithm in common: set --kex or --cipher ({said})", False)
     if isinstance(error, asyncssh.KeyImportError | asyncssh.ConfigParseError | FileNotFoundError | ValueError):

@@ -12,8 +12,8 @@ UNREACHABLE, AUTH_FAILED, HOST_KEY, NO_PYTHON, FAILED = (
 _SAYINGS = (
     ("REMOTE HOST IDENTIFICATION HAS CHANGED", HOST_KEY,
      "its host key has changed: if that is right, remove the old key with ssh-keygen -R", False),
-    ("host key is known for", HOST_KEY, "its host key is not in known_hosts: connect once with ssh, or use ssh-keyscan",
-     False),
+    ("host key is known for", HOST_KEY,
+     "its host key is not in known_hosts: connect once with ssh, or use ssh-keyscan", False),
     ("Host key verification failed", HOST_KEY, "its host key is not the expected one", False),
     ("Permission denied", AUTH_FAILED, "the login was refused: check user, key and authorized_keys", False),
     ("Too many authentication failures", AUTH_FAILED, "the login was refused: give the right key with key=", False),
@@ -46,7 +46,8 @@ def remote(code: int, stderr: str, python: str) -> tuple[str, str, bool]:
     said = stderr.strip().splitlines()
     last = said[-1][:200] if said else ""
     if code in (126, 127):
-        return NO_PYTHON, "%s cannot be run there (%s): install Python 3.8 or newer, or set python=" % (python, last), False
+        reason = "%s cannot be run there (%s): install Python 3.8 or newer, or set python="
+        return NO_PYTHON, reason % (python, last), False
     if "MemoryError" in stderr or "Cannot allocate" in stderr or "Resource temporarily" in stderr:
         return FAILED, "it has no memory or processes left (%s)" % last, False
     return FAILED, "the agent did not start: exit %d (%s)" % (code, last), False

@@ -1,14 +1,15 @@
 """When to dial which child: a bound on handshakes in flight, and retries with jitter within the deadline.
 
-An sshd drops connections at random beyond `MaxStartups` (10 unauthenticated ones by default).  Such a refusal
-halves the bound; each success raises it by one.  So 60 hosts behind one sshd are reached without tuning, and
-60 hosts of their own are dialled as fast as the CPU allows.
+An sshd drops connections at random beyond `MaxStartups` (10 unauthenticated ones by default).  So the bound
+starts just below that, each success raises it by one (which doubles it each round), and a refusal halves it.
+60 hosts behind one sshd are reached without tuning, and 60 hosts of their own as fast as the CPU allows.
 """
 
 from __future__ import annotations
 
 from _collections import deque
 
+START = 9.0  # handshakes in flight at first
 RETRY = 0.2  # s before the second attempt, doubled each time ...
 RETRY_MOST = 3.0  # ... up to this; each wait is stretched by a random half
 
@@ -22,8 +23,8 @@ class Dialer:
     """`random` gives numbers in [0, 1); time is an argument.  Keys are machine ids."""
 
     def __init__(self, bound: int, random: Callable[[], float]) -> None:
-        self.bound = float(bound)
-        self._most = float(bound)
+        self.bound = 0.0
+        self.most(bound)
         self._random = random
         self._fresh: deque[int] = deque()
         self._waiting: list[tuple[float, int]] = []
@@ -32,8 +33,9 @@ class Dialer:
         self._active: set[int] = set()
 
     def most(self, bound: int) -> None:
-        """Set the bound on handshakes in flight."""
-        self.bound = self._most = float(bound)
+        """Set the most handshakes in flight that the bound may grow to."""
+        self._most = float(bound)
+        self.bound = min(self._most, START)
 
     def active(self, machine: int) -> bool:
         return machine in self._active

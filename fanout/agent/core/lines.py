@@ -48,7 +48,8 @@ class LogPolicy:
     def __init__(self, text: str, compile: Callable[[bytes], object] | None = None) -> None:
         """ValueError for a text that is no policy.  `compile` is `re.compile`, given where it is needed."""
         self.kind, _, argument = text.partition(":")
-        if self.kind not in ("none", "file", "tail", "match", "all") or bool(argument) != (self.kind in ("tail", "match")):
+        takes_argument = self.kind in ("tail", "match")
+        if self.kind not in ("none", "file", "all") and not takes_argument or bool(argument) != takes_argument:
             raise ValueError("log policy %r: use none, file, tail:N, match:REGEX or all" % text)
         self._tail: deque[bytes] = deque()
         self._tail_lines = 0

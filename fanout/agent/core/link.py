@@ -158,9 +158,7 @@ class Link:
                     yield frame
                 else:
                     raise ProtocolError("message %d is not for this direction" % kind)
-            elif kind == (frames.WELCOME if self.up else frames.HELLO) and self.state in (NEW, GREETED):
-                yield frame
-            elif kind == frames.BYE:
+            elif kind == frames.BYE or (self.state != CLOSED and kind == (frames.WELCOME if self.up else frames.HELLO)):
                 yield frame
             else:
                 raise ProtocolError("message %d before the handshake" % kind)

@@ -21,7 +21,7 @@ from typing import Any
 from fanout.errors import FleetError
 from fanout.fleets.lab import disk, quota, switch
 from fanout.fleets.lab.ground import LabHost, Plan
-from fanout.fleets.openssh import find, keypair, send, sshd_config, wait_gone
+from fanout.fleets.openssh import QUIET_SHELL, find, keypair, send, sshd_config, wait_gone
 
 BUILD_TIMEOUT = 300.0  # s; a thousand hosts take about 60
 KILL_TIMEOUT = 20.0  # s; for killed hosts to be gone
@@ -43,6 +43,7 @@ SSHD_DEFAULTS = {
     "Subsystem": "sftp internal-sftp",
     "MaxStartups": "10:30:100",
     "MaxSessions": "10",
+    "SetEnv": QUIET_SHELL,
 }
 
 
@@ -184,7 +185,7 @@ def _built(order: dict[str, Any], lock: int, ready: Callable[[int], None]) -> It
         watchdog = threading.Timer(BUILD_TIMEOUT, builder.kill)
         watchdog.start()
         try:
-            assert builder.stdin is not None and builder.stdout is not None  # noqa: S101  both are pipes
+            assert builder.stdin is not None and builder.stdout is not None
             with builder.stdin as stdin:
                 stdin.write(json.dumps(order).encode())
             for count, line in enumerate(builder.stdout, 1):

@@ -1,0 +1,35 @@
+# Two commands: `make demo` runs the main job, `make test` the tests.  Both do all the set-up themselves.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/ready
+	$(BIN)/fanout run scenarios/quickstart.py -n 5
+
+test: $(VENV)/ready-test check
+	bootstrap/test-machine
+	$(BIN)/python -m pytest
+
+check: $(VENV)/ready-test  ## lint, types, import direction: no machine needed
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
+
+bench: $(VENV)/ready-test
+	bootstrap/test-machine
+	$(BIN)/python -m fanout.bench
+
+$(VENV)/ready: pyproject.toml
+	PYTHON=$(PYTHON) bootstrap/venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/ready-test: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist
