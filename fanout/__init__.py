@@ -4,8 +4,6 @@ The public names, each imported when it is first used: `import fanout` costs nex
 lives below this package too.
 """
 
-from __future__ import annotations
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from fanout.errors import FanoutError, FleetError, ScenarioFailure, Timeout, UsageError

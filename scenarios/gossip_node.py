@@ -8,6 +8,7 @@ higher incarnation and the higher version win.  A line `VERSION TEXT` on standar
 Standard library only, Python 3.8 and later.
 """
 
+import contextlib
 import json
 import random
 import selectors
@@ -36,10 +37,8 @@ class Node:
         return json.dumps({"answer": answer, "from": self.name, "table": entries, "value": self.value}).encode()
 
     def send(self, address, port, answer):
-        try:
+        with contextlib.suppress(OSError):  # a peer that is away; another time
             self.socket.sendto(self.message(answer), (address, port))
-        except OSError:
-            pass  # that peer is away; another time
 
     def gossip(self):
         peers = [entry for name, entry in self.table.items() if name != self.name]

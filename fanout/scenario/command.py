@@ -10,6 +10,7 @@ import re
 import shlex
 import signal
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fanout.agent.core.lines import LogPolicy
@@ -68,7 +69,7 @@ def process_name(command: Command, name: str | None) -> str:
         if not _NAME.fullmatch(name):
             raise UsageError(f"{name!r} is no name for a process: use letters, digits, '.', '_' and '-', at most 64")
         return name
-    base = "sh" if isinstance(command, str) else os.path.basename(str(command[0]))
+    base = "sh" if isinstance(command, str) else Path(command[0]).name
     return (re.sub(r"[^A-Za-z0-9._-]+", "_", base).lstrip("._-") or "process")[:56]
 
 

@@ -42,7 +42,9 @@ class Group:
         return (self._context.machines[machine] for machine in machineset.members(self.bits))
 
     def __contains__(self, machine: object) -> bool:
-        return isinstance(machine, Machine) and machine._context is self._context and bool(self.bits >> machine.id & 1)
+        if not isinstance(machine, Machine) or machine._context is not self._context:
+            return False
+        return bool(self.bits & machine.bits)
 
     @overload
     def __getitem__(self, key: int) -> Machine: ...
@@ -83,7 +85,7 @@ class Group:
         for machine in self:
             if machine.name == name:
                 return machine
-        raise UsageError(f"there is no machine {name!r} in this group: {self._context.names(self.bits) or 'it is empty'}")
+        raise UsageError(f"there is no machine {name!r} in this group: {self or 'it is empty'}")
 
     def where(self, test: Callable[[Machine], object]) -> Group:
         """Those for which the test holds."""
@@ -148,7 +150,15 @@ class Group:
         from fanout.scenario.running import run
 
         return await run(
-            self._context, self.bits, command, check=check, timeout=timeout, env=env, cwd=cwd, stdin=stdin, capture=capture
+            self._context,
+            self.bits,
+            command,
+            check=check,
+            timeout=timeout,
+            env=env,
+            cwd=cwd,
+            stdin=stdin,
+            capture=capture,
         )
 
     async def spawn(

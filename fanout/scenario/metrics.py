@@ -10,6 +10,8 @@ from fanout.errors import UsageError
 
 MOST = 1_000_000
 """Values of one metric."""
+DIGITS = 6
+"""Significant digits that are told."""
 
 
 class Metrics:
@@ -32,7 +34,9 @@ class Metrics:
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Name -> count, sum, min, max, mean, p50, p90, p99 (nearest rank), unit; count alone without values."""
-        return {name: {**_summary(values), "unit": self._units.get(name, "")} for name, values in self._values.items()}
+        return {
+            name: {**_summary(values), "unit": self._units.get(name, "")} for name, values in self._values.items()
+        }
 
 
 def _summary(values: list[float]) -> dict[str, Any]:
@@ -40,11 +44,11 @@ def _summary(values: list[float]) -> dict[str, Any]:
         return {"count": 0}
     ordered = sorted(values)
     total = math.fsum(ordered)
-    return {
-        "count": len(ordered),
+    figures = {
         "sum": total,
         "min": ordered[0],
         "max": ordered[-1],
         "mean": total / len(ordered),
         **{f"p{p}": ordered[max(0, math.ceil(len(ordered) * p / 100) - 1)] for p in (50, 90, 99)},
     }
+    return {"count": len(ordered), **{name: float(f"{value:.{DIGITS}g}") for name, value in figures.items()}}

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from fanout.agent.core import machineset
+from fanout.durations import show as show_duration
 from fanout.errors import FanoutError, FleetError, UsageError
 from fanout.fleets import open_fleet
 from fanout.fleets.base import Fleet as FleetSource
 from fanout.fleets.base import Host, Request
 from fanout.fleets.roles import assign
-from fanout.names import fold
 from fanout.root.machine import Machine
 from fanout.root.observer import Observer
 from fanout.root.outcomes import Failure, Outcome, Report, RunOutcome, RunResult
@@ -130,6 +130,7 @@ class _Run:
         self.context: Context | None = None
         self._limit = options.timeout or scenario.ttl or TIMEOUT
         self._needed = 0
+        self._playing = False
         self._reports = 0
         self._began = time.monotonic()
         self._cpu = _cpu_seconds()
@@ -139,15 +140,18 @@ class _Run:
         with Interrupts() as interrupts:
             work = asyncio.create_task(self._work())
             try:
-                await _either(work, interrupts.first)
+                await _either(work, interrupts.first, self._limit)
             except asyncio.CancelledError as cancelled:  # by the caller: the run is torn down all the same
                 raised = cancelled
             if not work.done():
-                self._conclude(RunOutcome.INTERRUPTED, "interrupted")
+                if raised or interrupts.first.is_set():
+                    self._conclude(RunOutcome.INTERRUPTED, "interrupted")
+                else:
+                    self._conclude(RunOutcome.FAILED, self._too_long())
                 work.cancel()
                 await _either(work, interrupts.second, UNWIND)
-            if work.done() and not work.cancelled():
-                raised = raised or work.exception()
+            elif not work.cancelled():
+                raised = work.exception()
             self._settle()
             down = asyncio.create_task(self._timed("teardown_s", self._tear_down()))
             with contextlib.suppress(asyncio.CancelledError):
@@ -180,18 +184,19 @@ class _Run:
 
     async def _work(self) -> None:
         """UsageError and FleetError go to the caller; whatever the scenario does is concluded here."""
-        try:
-            async with asyncio.timeout(self._limit) as limit:
-                hosts = await self._provision()
-                await self._timed("connect_s", self._connect(hosts))
-                if self._enough():
-                    await self._timed("scenario_s", self._play())
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            doing = "".join(f"\n  {text}" for text in (self.context.pending() if self.context else ()))
-            text = f"the run took longer than {self._limit:g} s (--timeout, or the scenario's ttl)"
-            self._conclude(RunOutcome.FAILED, f"{text}; it was{doing or ' connecting'}")
+        hosts = await self._provision()
+        await self._timed("connect_s", self._connect(hosts))
+        if self._enough():
+            await self._timed("scenario_s", self._play())
+
+    def _too_long(self) -> str:
+        text = f"the run took longer than {show_duration(self._limit)} (--timeout, or the scenario's ttl)"
+        if self.context is None:
+            return f"{text}; the fleet was still being provisioned"
+        if not self._playing:
+            return f"{text}; machines were still being connected"
+        pending = "".join(f"\n  {doing}" for doing in self.context.pending())
+        return f"{text}; it was{pending or ' in code of the scenario itself'}"
 
     async def _provision(self) -> list[Host]:
         wanted = self.request.machines or 1
@@ -245,7 +250,7 @@ class _Run:
         await session.connect(lambda done, total: self.observer.phase("connect", done, total))
 
     def _down(self, machines: int, outcome: Outcome, reason: str) -> None:
-        assert self.context is not None  # noqa: S101  for the type checker
+        assert self.context is not None
         self.observer.warning(f"{self.context.names(machines)}: {outcome}: {reason}")
 
     def _report(self, report: Report) -> None:
@@ -254,7 +259,7 @@ class _Run:
 
     def _enough(self) -> bool:
         """Whether as many machines are up as the scenario needs."""
-        assert self.session is not None  # noqa: S101
+        assert self.session is not None
         up, total = machineset.count(self.session.up), len(self.session.machines)
         if up >= self._needed:
             return True
@@ -268,30 +273,22 @@ class _Run:
 
     def _causes(self, among: int) -> str:
         """Why machines are down: a line a cause, the most frequent first."""
-        assert self.session is not None  # noqa: S101
-        alike: dict[str, list[str]] = {}
-        for machine, (outcome, reason) in self.session.down.items():
-            if among >> machine & 1:
-                alike.setdefault(f"{outcome}: {reason}", []).append(self.session.machines[machine].name)
-        ordered = sorted(alike.items(), key=lambda cause: -len(cause[1]))
-        lines = [f"\n  {fold(names)}: {cause}" for cause, names in ordered[:CAUSES]]
+        assert self.session is not None and self.context is not None
+        causes = self.context.why_down(machineset.of(self.session.down) & among)
+        ordered = sorted(causes, key=lambda cause: -machineset.count(cause[0]))
+        lines = [f"\n  {self.context.names(bits)}: {outcome}: {why}" for bits, outcome, why in ordered[:CAUSES]]
         if len(ordered) > CAUSES:
             lines.append(f"\n  and {len(ordered) - CAUSES} more causes")
         return ":" + "".join(lines)
 
     async def _play(self) -> None:
-        assert self.session is not None and self.context is not None  # noqa: S101
+        assert self.session is not None and self.context is not None
         self.observer.phase("scenario", 0, 1)
         fleet = Fleet(self.context, self.session.up)
-        # In a task of its own: sys.exit in there must not end the event loop's.
+        self._playing = True
         try:
             await self.scenario.function(fleet, **self.args)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():  # the run's time is up, or it is interrupted
-                raise
-            self._conclude(*judge(error))
-        except BaseException as error:
+        except BaseException as error:  # sys.exit too; a cancellation, when the run is concluded already
             self._conclude(*judge(error))
         else:
             self._conclude(*self._passed())
@@ -299,7 +296,7 @@ class _Run:
 
     def _passed(self) -> tuple[RunOutcome, str]:
         """The scenario is content; whether the machines are is seen here."""
-        assert self.session is not None and self.context is not None  # noqa: S101
+        assert self.session is not None and self.context is not None
         total = len(self.session.machines)
         lost = machineset.of(self.session.down) & ~self.context.excused
         if total - machineset.count(lost) < self._needed:
@@ -336,7 +333,7 @@ class _Run:
             except (FanoutError, OSError) as error:
                 self.observer.warning(f"the machines were not ended tidily: {error}")
             for machines, problem in self.session.problems:
-                assert self.context is not None  # noqa: S101
+                assert self.context is not None
                 self.observer.warning(f"{self.context.names(machines)}: {problem}")
         await self._release()
         self.observer.phase("tear-down", 1, 1)

@@ -206,8 +206,10 @@ class Spawned:
         for machines, (code, stopped, tail) in self._heard(EXITED, bits):
             outcome = Outcome.OK if code == 0 or stopped else Outcome.FAILED
             found.append(Result(Group(self.context, machines), outcome, code, b"", tail))
-        for trouble in self._ends(bits & ~self.state(bits).exited, ""):
-            found.append(Result(Group(self.context, trouble.bits), trouble.outcome, reason=trouble.what))
+        found += [
+            Result(Group(self.context, trouble.bits), trouble.outcome, reason=trouble.what)
+            for trouble in self._ends(bits & ~self.state(bits).exited, "")
+        ]
         return Results(self.context, found)
 
     # While it runs.
@@ -236,10 +238,15 @@ class Spawned:
         try:
             with self.context.doing(text):
                 while True:
-                    # So many more answers, if all are matches, are enough.
-                    wanted = machineset.count(call.heard(MATCHED)) + needed - len(found)
-                    left = max(0.0, deadline - time.monotonic())
-                    in_time = await call.wait(MATCHED, timeout=left, enough=wanted)
+                    settled = call.settled(MATCHED)
+                    lacking = needed - len(found)
+                    # So many more answers decide: all of them matches, or all of them none.
+                    decide = min(lacking, machineset.count(bits & ~settled) - lacking + 1)
+                    in_time = await until(
+                        call,
+                        lambda: machineset.count(call.settled(MATCHED) & ~settled) >= decide,  # noqa: B023
+                        max(0.0, deadline - time.monotonic()),
+                    )
                     found = {
                         machine: Match(*value)
                         for machines, value in call.groups(MATCHED)
