@@ -73,8 +73,9 @@ def start(argv: list[str], env: dict[str, str], cwd: str | None, stdin: int, std
                 os.chdir(cwd)
             what = argv[0]
             _exec(argv, env)
-        except OSError as error:
-            os.write(failing, b"%d %s" % (error.errno or errno.EINVAL, os.fsencode(what)))
+        except (OSError, ValueError) as error:  # ValueError: a NUL in a word, or `=` in a name
+            number = getattr(error, "errno", None) or errno.EINVAL
+            os.write(failing, b"%d %s" % (number, os.fsencode(what)))
         finally:
             os._exit(127)
     os.close(failing)

@@ -15,19 +15,19 @@ import time
 from . import launch, proctree
 from .core import codec, frames
 from .core import node as tree
-from .core.codec import ProtocolError
-from .core.node import DONE, ENDED, Node
-from .loop import READ, WRITE, Loop
-from .process import Child, Command, Process
+from .core.node import DONE, Node
+from .ending import Ending
+from .loop import Loop
+from .process import Child, Command, Member, Process
+from .uplink import Uplink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from .children import Children
+    from .toolbox import Toolbox
 
-READ_SIZE = 64 << 10
-GOING_MOST = 4.0  # s that connections to children get to end
 RUNNING_MOST = 64  # commands (`run`) at once on one machine; further ones wait their turn
 
 
@@ -45,23 +45,24 @@ class Agent:
         self.pids: dict[int, Any] = {}
         """Who is told when a child process ends."""
         self.processes: dict[int, Process] = {}
+        self.members: dict[int, Member] = {}
+        self.network: list[list[Any]] = []
+        """[id, name, role, address] of every machine of the run."""
+        self.toolbox: Toolbox | None = None
         self._commands: set[Child] = set()
         self._waiting: list[Command] = []
         self._payload = payload
-        self._children: Children | None = None
+        self.children: Children | None = None
         self._fills: list[tuple[str, str]] = []
-        self._out = b""
-        self._writing = False
-        self._ended = False
-        self._done = False
+        self._ending: Ending | None = None
+        self.done = False
         # The link has descriptors of its own: nothing that a program or a stray print does can reach it.
-        self._in_fd, self._out_fd = os.dup(0), os.dup(1)
+        in_fd, out_fd = os.dup(0), os.dup(1)
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
         os.dup2(null, 1)
         os.close(null)
-        os.set_blocking(self._in_fd, False)
-        os.set_blocking(self._out_fd, False)
+        self.uplink = Uplink(self, in_fd, out_fd)
 
     def random(self) -> float:
         """In [0, 1), from the system; `random` costs an import."""
@@ -90,14 +91,13 @@ class Agent:
             _signal.signal(number, _signal.SIG_IGN)
         _signal.signal(_signal.SIGTERM, lambda *_: self._end(0.0))
         self.loop.on_child(self._reap)
-        self.loop.watch(self._in_fd, READ, self._readable)
         facts = {"python": "%d.%d.%d" % sys.version_info[:3], "system": sys.platform}
         self.node.open_parent(facts, self.loop.now)
-        while not self._done:
+        while not self.done:
             self._turn()
             timeout = self.node.timeout()
             self.loop.once(None if timeout is None else max(0.0, timeout - self.loop.now))
-        self._flush_last()
+        self.uplink.last_words()
 
     def _turn(self) -> None:
         """Everything that follows from what has just come in."""
@@ -106,12 +106,14 @@ class Agent:
         while node.inbox:
             self._act(node.inbox.popleft())
             node.tick(self.loop.now)
-        self._pump()
-        if self._children is not None:
-            self._children.pump()
+        self.uplink.pump()
+        if self.children is not None:
+            self.children.pump()
         if self.processes and node.room(frames.BULK):
             for process in self.processes.values():
                 process.resume()
+        if self.toolbox is not None:
+            self.toolbox.service.resume()
 
     def _act(self, item: tuple[Any, ...]) -> None:
         what = item[0]
@@ -119,16 +121,19 @@ class Agent:
             _, kind, call, body = item
             try:
                 self._command(kind, call, codec.unpack(body))
-            except (KeyError, TypeError, ValueError, ProtocolError) as error:
+            except Exception as error:  # whatever is wrong with one command, the agent and all else go on
                 self.emit(call, tree.REFUSED, "%s: %s" % (type(error).__name__, error))
         elif what == tree.WELCOMED:
             self._welcomed(item[1])
         elif what == tree.OPENED:
-            assert self._children is not None
-            self._children.opened(item[1])
+            assert self.children is not None
+            self.children.opened(item[1])
         elif what == tree.CLOSE:
-            assert self._children is not None
-            self._children.close(item[1])
+            assert self.children is not None
+            self.children.close(item[1])
+        elif what == tree.ANSWERED:
+            if self.toolbox is not None:
+                self.toolbox.service.answered(item[1], item[2])
         elif what in (tree.EXPIRED, tree.BYE):
             self._end(0.0)
 
@@ -143,76 +148,49 @@ class Agent:
             os.mkdir(self.folder, 0o700)
             os.mkdir(self.work, 0o700)
         except OSError as error:
-            self._leave("cannot make its folder %s: %s" % (self.folder, error.strerror))
+            self.leave("cannot make its folder %s: %s" % (self.folder, error.strerror))
             return
         self.environment = dict(os.environ)
         for key in ("id", "name", "address", "role", "run"):
             self.environment["FANOUT_" + key.upper()] = str(identity.get(key, ""))
         self.environment["FANOUT_FOLDER"] = self.folder
+        self.environment["FANOUT_NETWORK"] = os.path.join(self.folder, "network.json")
 
-    def _leave(self, reason: str) -> None:
+    def prepare(self) -> Toolbox:
+        """What programs need here is made when the first one starts.  OSError when it cannot be."""
+        if self.toolbox is None:
+            from .toolbox import Toolbox
+
+            self.toolbox = Toolbox(self, self._payload)
+        return self.toolbox
+
+    def _know(self, body: dict[str, Any]) -> None:
+        """The root's NETWORK: all machines, for `me.network`, FANOUT_NETWORK and barriers of a role."""
+        import zlib
+
+        text = zlib.decompress(body["json"])
+        self.network = body["machines"]
+        with open(self.environment["FANOUT_NETWORK"], "wb") as file:
+            file.write(text)
+
+    def parent_gone(self) -> None:
+        """The parent has closed the link; unless the run is over, the lease decides: a new parent may come."""
+        if self._ending is not None:
+            self._ending.go()
+        elif not self.identity:
+            self.done = True
+
+    def leave(self, reason: str) -> None:
         """Say why, and go."""
         assert self.node.parent is not None
         self.node.parent.send(frames.CONTROL, frames.BYE, 0, b"", reason.encode())
-        self._done = True
-
-    # The link to the parent.
-
-    def _readable(self, _: int) -> None:
-        try:
-            data = os.read(self._in_fd, READ_SIZE)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self._parent_gone()
-            return
-        try:
-            self.node.receive(None, data, self.loop.now)
-        except ProtocolError as error:
-            self._leave("the parent broke the protocol: %s" % error)
-
-    def _parent_gone(self) -> None:
-        self.loop.forget(self._in_fd)
-        if self._ended or not self.identity:
-            self._go()
-        # Otherwise the lease decides: a new parent may come.
-
-    def _pump(self, _: int = 0) -> None:
-        link = self.node.parent
-        assert link is not None
-        try:
-            while True:
-                if not self._out:
-                    self._out = link.pull(READ_SIZE)
-                if not self._out:
-                    break
-                self._out = self._out[os.write(self._out_fd, self._out) :]
-        except BlockingIOError:
-            if not self._writing:
-                self._writing = True
-                self.loop.watch(self._out_fd, WRITE, self._pump)
-            return
-        except OSError:  # reading tells
-            self._out = b""
-        if self._writing:
-            self._writing = False
-            self.loop.forget(self._out_fd)
-
-    def _flush_last(self) -> None:
-        """The last words; the reader may be gone, so not for long."""
-        until = time.monotonic() + 2.0
-        while time.monotonic() < until:
-            self._pump()
-            if not self._writing:
-                break
-            self.loop.once(0.1)
+        self._end(0.0)
+        self.done = True
 
     # Commands.
 
     def _command(self, kind: int, call: int, body: Any) -> None:
-        if self._ended and kind != frames.END:
+        if self._ending is not None and kind != frames.END:
             raise ValueError("the run has ended here")
         if kind == frames.RUN:
             self._waiting.append(Command(self, call, body))
@@ -220,10 +198,16 @@ class Agent:
         elif kind == frames.SPAWN:
             process = self.processes[call] = Process(self, call, body)
             process.begin()
+        elif kind == frames.EACH:
+            member = self.members[call] = Member(self, call, self.prepare().member_spec(body))
+            self._waiting.append(member)
+            self._start_waiting()
+        elif kind == frames.NETWORK:
+            self._know(body)
         elif kind == frames.PROCESS:
             self._process(call, body)
         elif kind == frames.CONNECT:
-            if self._children is None:
+            if self.children is None:
                 from .children import Children
                 from .core.bootstrap import Payload
 
@@ -231,8 +215,8 @@ class Agent:
                 source = mine.source or body.get("source", b"")
                 stage0 = body["stage0"]
                 codes = {mine.magic: mine.compile_all()}
-                self._children = Children(self, Payload(mine.build, stage0, source, codes))
-            self._children.connect(call, body)
+                self.children = Children(self, Payload(mine.build, stage0, source, codes))
+            self.children.connect(call, body)
         elif kind == frames.END:
             self._end(body["grace"], call)
         else:
@@ -258,8 +242,7 @@ class Agent:
         if op == "stop":
             process.stop(arguments[0], lambda problem: self.emit(call, DONE, problem))
         elif op == "start":
-            process.begin()
-            self.emit(call, DONE, "")
+            self._start_at(process, call, arguments[0] if arguments else None)
         elif op == "write":
             process.write(arguments[0], arguments[1])
             self.emit(call, DONE, "")
@@ -272,6 +255,24 @@ class Agent:
             process.unwatch(arguments[0])
         else:
             raise ValueError("a process cannot %r" % op)
+
+    def _start_at(self, process: Process, call: int, at: float | None) -> None:
+        """Start at once, or at an instant of the root's clock; DONE tells by how many seconds it was missed."""
+        if at is None:
+            process.begin()
+            self.emit(call, DONE, None)
+            return
+        if self.node.clock is None:
+            raise ValueError("the clock has not been compared with the root's yet")
+        local = at + self.node.clock
+
+        def begin() -> None:
+            while time.monotonic() < local:  # the last moment is waited for awake
+                pass
+            process.begin()
+            self.emit(call, DONE, time.monotonic() - local)
+
+        self.loop.after(max(0.0, local - time.monotonic() - 0.003), begin)
 
     # Ends.
 
@@ -290,89 +291,16 @@ class Agent:
     def mine(self) -> list[int]:
         """Everything that still runs below this agent, connections to children excepted."""
         found = set(proctree.below(os.getpid()))
-        if self._children is not None:
-            for connection in self._children.connections.values():
+        if self.children is not None:
+            for connection in self.children.connections.values():
                 found.discard(connection.pid)
                 found.difference_update(proctree.below(connection.pid))  # a local child's processes are its own
         return sorted(found)
 
     def _end(self, grace: float, call: int = 0) -> None:
-        """Kill all that runs, bring the last logs home, remove the folder; then say ENDED and wait to be let go."""
-        if self._ended:
-            return
-        self._ended = True
-        self._waiting.clear()
-        started = time.monotonic()
-        for process in self.processes.values():
-            process.stopping = True
-        proctree.signal(self.mine(), _signal.SIGTERM)
-
-        def look() -> None:
-            waited = time.monotonic() - started
-            mine = self.mine()
-            if mine and waited < grace + 5.0:
-                if waited >= grace:
-                    proctree.signal(mine, _signal.SIGKILL)
-                self.loop.after(0.02, look)
-            else:
-                self._clean(call, mine)
-
-        look()
-
-    def _clean(self, call: int, left: list[int]) -> None:
-        forwarded = rotated = 0
-        problems = ["cannot be killed: process %d" % pid for pid in left]
-        for process in self.processes.values():
-            process.close()
-            forwarded += process.forwarded
-            rotated += process.rotated
-            if process.broken:
-                problems.append("%s: %s" % (process.spec["name"], process.broken))
-        remove(self.folder)
-        if os.path.exists(self.folder):
-            problems.append("its folder %s could not be removed" % self.folder)
-        self.emit(call, ENDED, [forwarded, rotated, problems])
-        if not call or self._in_fd not in self.loop:
-            self._go()  # nobody waits for ENDED
-
-    def _go(self) -> None:
-        """Let the children go, then end."""
-        if self._children is None:
-            self._done = True
-            return
-        self._children.shut()
-        until = time.monotonic() + GOING_MOST
-
-        def look() -> None:
-            assert self._children is not None
-            if self._children.connections and time.monotonic() < until:
-                self.loop.after(0.02, look)
-            else:
-                self._done = True
-
-        look()
-
-
-def remove(folder: str) -> None:
-    """A folder and all below it, as far as rights allow; links are not followed."""
-    for path, folders, files in os.walk(folder, topdown=False):
-        for name in files + folders:
-            entry = os.path.join(path, name)
-            try:
-                if os.path.isdir(entry) and not os.path.islink(entry):
-                    os.rmdir(entry)
-                else:
-                    os.unlink(entry)
-            except OSError:
-                try:
-                    os.chmod(path, 0o700)
-                    os.unlink(entry)
-                except OSError:
-                    pass
-    try:
-        os.rmdir(folder)
-    except OSError:
-        pass
+        if self._ending is None:
+            self._waiting.clear()
+            self._ending = Ending(self, grace, call)
 
 
 def main(payload: Any) -> None:

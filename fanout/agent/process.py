@@ -20,7 +20,7 @@ from .spool import Spool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from .loop import Timer
@@ -30,7 +30,10 @@ READ_SIZE = 64 << 10
 RECORD_SIZE = 16 << 10  # bytes of log in one record
 WATCH_STOP = 0.03  # s between looks at what is still there while stopping
 KILLED_WAIT = 3.0  # s after KILL until a process counts as one that cannot be killed
+DRAINED = 32  # reads after the exit: a pipe holds 1 MB at most; what others still write to it is not waited for
 TAIL = 2 << 10  # bytes of output told with an exit that failed
+CAPTURE = 1 << 20  # bytes of each stream that a command's result holds, unless told otherwise
+CAPTURE_MOST = 3 << 19  # ... and at most: both streams must fit into one message
 
 
 def exit_code(status: int) -> int:
@@ -42,31 +45,38 @@ class Child:
     """One program that was started: its pipes, its exit, and the way to stop it."""
 
     def __init__(self, agent: Agent, call: int, spec: dict[str, Any]) -> None:
+        """KeyError, TypeError, ValueError: the spec makes no sense; nothing was started."""
         self.agent = agent
         self.call = call
         self.spec = spec
+        fill = agent.fill
+        self._argv = ["/bin/sh", "-c", fill(spec["shell"])] if "shell" in spec else [fill(w) for w in spec["argv"]]
+        if not self._argv:
+            raise ValueError("the command is empty")
+        self._cwd = fill(spec.get("cwd") or "") or agent.work
+        self._stdin = b"" + (spec.get("stdin") or b"")
+        mark = "%s/%d/%d" % (agent.identity["run"], agent.identity["id"], call)
+        self._token = b"FANOUT_PROCESS=" + mark.encode()
+        self._env = dict(agent.environment)
+        for key, value in (spec.get("env") or {}).items():
+            self._env[key] = fill(value)
+        self._env["FANOUT_PROCESS"] = mark
+        self._own_path = "PATH" in (spec.get("env") or {})
         self.pid: int | None = None
         """None: not running."""
         self.stopping = False
         self._stdin_fd = -1
         self._stdin_data = b""
         self._stdin_close = False
-        self._token = ("FANOUT_PROCESS=%s/%d/%d" % (agent.identity["run"], agent.identity["id"], call)).encode()
 
     def launch(self, stdout: int, stderr: int) -> None:
         """OSError: it cannot be started."""
-        fill = self.agent.fill
-        spec = self.spec
-        argv = ["/bin/sh", "-c", fill(spec["shell"])] if "shell" in spec else [fill(word) for word in spec["argv"]]
-        env = dict(self.agent.environment)
-        for name, value in (spec.get("env") or {}).items():
-            env[name] = fill(value)
-        name, _, value = self._token.decode().partition("=")
-        env[name] = value
+        self.agent.prepare()
+        if not self._own_path:
+            self._env["PATH"] = self.agent.environment["PATH"]
         stdin, self._stdin_fd = os.pipe()
         try:
-            cwd = fill(spec.get("cwd") or "") or self.agent.work
-            self.pid = launch.start(argv, env, cwd, stdin, stdout, stderr)
+            self.pid = launch.start(self._argv, self._env, self._cwd, stdin, stdout, stderr)
         except OSError:
             self._close_stdin()
             raise
@@ -81,13 +91,14 @@ class Child:
     # Standard input.
 
     def write(self, data: bytes, close: bool) -> None:
+        """ValueError when nothing can be written to it any more."""
+        if self._stdin_fd < 0:
+            raise ValueError("it is not running, or its input is closed")
         self._stdin_data += data
         self._stdin_close = self._stdin_close or close
         self._pump_stdin(0)
 
     def _pump_stdin(self, _: int) -> None:
-        if self._stdin_fd < 0:
-            return
         try:
             while self._stdin_data:
                 self._stdin_data = self._stdin_data[os.write(self._stdin_fd, self._stdin_data[:READ_SIZE]) :]
@@ -101,6 +112,7 @@ class Child:
             self._close_stdin()
 
     def _close_stdin(self) -> None:
+        self._stdin_data, self._stdin_close = b"", False
         if self._stdin_fd >= 0:
             self.agent.loop.forget(self._stdin_fd)
             os.close(self._stdin_fd)
@@ -162,7 +174,8 @@ class Command(Child):
 
     def __init__(self, agent: Agent, call: int, spec: dict[str, Any]) -> None:
         super().__init__(agent, call, spec)
-        self._cap = spec.get("capture", 1 << 20)
+        self._cap = min(spec.get("capture", CAPTURE), CAPTURE_MOST)
+        self._limit = float(spec.get("timeout") or 0.0)
         self._output = [b"", b""]
         self._sizes = [0, 0]
         self._fds: list[int] = []
@@ -171,8 +184,10 @@ class Command(Child):
         self._timed_out = False
 
     def begin(self) -> None:
-        pipes = [os.pipe(), os.pipe()]
+        pipes: list[tuple[int, int]] = []
         try:
+            pipes.append(os.pipe())
+            pipes.append(os.pipe())
             self.launch(pipes[0][1], pipes[1][1])
         except OSError as error:
             for read, _ in pipes:
@@ -188,9 +203,9 @@ class Command(Child):
             os.set_blocking(read, False)
             self._fds.append(read)
             self.agent.loop.watch(read, READ, self._reader(which, read))
-        self.write(self.spec.get("stdin") or b"", True)
-        if self.spec.get("timeout"):
-            self._timer = self.agent.loop.after(self.spec["timeout"], self._overdue)
+        self.write(self._stdin, True)
+        if self._limit:
+            self._timer = self.agent.loop.after(self._limit, self._overdue)
 
     def _reader(self, which: int, fd: int) -> Callable[[int], None]:
         def read(_: int) -> None:
@@ -225,17 +240,36 @@ class Command(Child):
             self._timer.cancel()
         # What it wrote is in the pipes by now; what a child that it left behind writes later is not its output.
         for which, fd in enumerate(self._fds):
-            for _ in range(1024):
+            for _ in range(DRAINED):
                 if not self._read(which, fd):
                     break
             self.agent.loop.forget(fd)
             os.close(fd)
         self._close_stdin()
-        code = exit_code(status)
+        self.agent.emit(self.call, DONE, self.outcome(exit_code(status)))
+        self.agent.finished(self)
+
+    def outcome(self, code: int) -> list[Any]:
+        """[outcome, code, stdout, stderr, bytes cut]"""
         outcome = "timed out" if self._timed_out else "ok" if code == 0 else "failed"
         cut = sum(size - len(kept) for size, kept in zip(self._sizes, self._output))
-        self.agent.emit(self.call, DONE, [outcome, code, self._output[0], self._output[1], cut])
-        self.agent.finished(self)
+        return [outcome, code, self._output[0], self._output[1], cut]
+
+
+class Member(Command):
+    """A member function: a command whose result comes through the agent's socket."""
+
+    def __init__(self, agent: Agent, call: int, spec: dict[str, Any]) -> None:
+        super().__init__(agent, call, spec)
+        self.result = b""
+        """Packed; empty until it has come."""
+
+    def outcome(self, code: int) -> list[Any]:
+        outcome = super().outcome(code)
+        if outcome[0] == "ok" and not self.result:
+            outcome[0], outcome[3] = "failed", outcome[3] + b"it ended without returning a result\n"
+        outcome[2] = self.result
+        return outcome
 
 
 class Process(Child):
@@ -243,6 +277,8 @@ class Process(Child):
 
     def __init__(self, agent: Agent, call: int, spec: dict[str, Any]) -> None:
         super().__init__(agent, call, spec)
+        if "/" in spec["name"]:
+            raise ValueError("the name of a process is the name of a file: %r" % spec["name"])
         self.generation = 0
         """1 for the first start."""
         self._spool: Spool | None = None
@@ -251,6 +287,7 @@ class Process(Child):
         self._sent = 0
         self._fd = -1
         self._paused = False
+        self._ready_regex = agent.compile(spec["ready"].encode()) if spec.get("ready") else None
         self._ready: Any = None
         self._watches: dict[int, Any] = {}
         self.broken = ""
@@ -266,15 +303,16 @@ class Process(Child):
         return self._policy.forwarded
 
     def begin(self) -> None:
-        """Start it; STARTED tells '' or why not."""
+        """Start it; STARTED tells '' or why not.  ValueError: it is running."""
         if self.pid is not None:
-            self.agent.emit(self.call, STARTED, "it is running already", self._extra())
-            return
+            raise ValueError("it is running already")
         self.stopping = False
         self.generation += 1
         try:
             if self._spool is None and self._policy.to_file:
                 path = os.path.join(self.agent.folder, self.spec["name"] + ".log")
+                if os.path.exists(path):  # another process of this name
+                    path = os.path.join(self.agent.folder, "%s-%d.log" % (self.spec["name"], self.call))
                 self._spool = Spool(path, self.spec.get("cap") or 64 << 20)
             self._finish_output()
             read, write = os.pipe()
@@ -291,9 +329,8 @@ class Process(Child):
             return
         os.set_blocking(read, False)
         self._fd = read
-        if self.spec.get("ready"):
-            self._ready = self.agent.compile(self.spec["ready"].encode())
-        self.write(self.spec.get("stdin") or b"", "stdin" in self.spec and self.spec["stdin"] is not None)
+        self._ready = self._ready_regex
+        self.write(self._stdin, self.spec.get("stdin") is not None)
         self.agent.loop.watch(read, READ, self._readable)
         self.agent.emit(self.call, STARTED, "", self._extra())
 
@@ -335,10 +372,8 @@ class Process(Child):
                 self._spool.write(data)
             except OSError as error:
                 self.broken = self.broken or "its output could not be kept: %s" % error.strerror
-        lines = []
-        if self._policy.by_line or self._ready is not None or self._watches:
-            lines = self._lines.feed(data)
-            self._look(lines)
+        lines = self._lines.feed(data)  # always: a watch that comes in the middle of a line sees all of it
+        self._look(lines)
         self._forward(self._policy.feed(data, lines))
 
     def _look(self, lines: list[bytes]) -> None:
@@ -373,17 +408,24 @@ class Process(Child):
         """MATCHED for the first line that matches: from now on, or in what was kept as well."""
         regex = self.agent.compile(pattern.encode())
         if from_start and self._spool is not None:
-            past = Lines()
-            for piece in self._spool.read():
-                for line in past.feed(piece):
-                    match = regex.search(line)
-                    if match:
-                        self.agent.emit(call, MATCHED, [_text(line), _groups(match), time.time()])
-                        return
+            for line in self._past():
+                match = regex.search(line)
+                if match:
+                    self.agent.emit(call, MATCHED, [_text(line), _groups(match), time.time()])
+                    return
         if self.pid is None:
             self.agent.emit(call, MATCHED, None)
         else:
             self._watches[call] = regex
+
+    def _past(self) -> Iterator[bytes]:
+        """The lines in the files; the last one only if nothing more can come to it."""
+        assert self._spool is not None
+        past = Lines()
+        for piece in self._spool.read():
+            yield from past.feed(piece)
+        if self.pid is None:
+            yield from past.finish()
 
     def unwatch(self, call: int) -> None:
         self._watches.pop(call, None)
@@ -392,9 +434,7 @@ class Process(Child):
 
     def exited(self, status: int) -> None:
         self.pid = None
-        for _ in range(1024):
-            if self._fd < 0 or not self._read():
-                break
+        self._drain()
         self._close_stdin()
         for watch in self._watches:
             self.agent.emit(watch, MATCHED, None)
@@ -406,8 +446,14 @@ class Process(Child):
             tail = self._spool.tail(TAIL)
         self.agent.emit(self.call, EXITED, [code, self.stopping, tail], self._extra())
 
+    def _drain(self) -> None:
+        for _ in range(DRAINED):
+            if self._fd < 0 or not self._read():
+                break
+
     def close(self) -> None:
         """The run is over."""
+        self._drain()
         self._finish_output()
         if self._spool is not None:
             self._spool.close()

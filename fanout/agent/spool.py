@@ -27,10 +27,10 @@ class Spool:
         """OSError when the disk is full: what was not written is counted as dropped."""
         self.total += len(data)
         while data:
-            if self._size >= self._half:
-                self._rotate()
-            piece = data[: self._half - self._size]
             try:
+                if self._size >= self._half:
+                    self._rotate()
+                piece = data[: self._half - self._size]
                 written = os.write(self._fd, piece)
             except OSError:
                 self.dropped += len(data)
@@ -39,11 +39,12 @@ class Spool:
             data = data[written:]
 
     def _rotate(self) -> None:
-        os.close(self._fd)
-        self.dropped += self._older
         os.rename(self.path, self.path + ".0")
+        self.dropped += self._older
         self._older, self._size = self._size, 0
-        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        os.close(self._fd)  # only now: after a failure there must still be a file of ours behind the number
+        self._fd = fd
 
     def read(self) -> Iterator[bytes]:
         """All that is kept, oldest first, in pieces."""

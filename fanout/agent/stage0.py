@@ -1,8 +1,9 @@
 # What a machine runs first.  It comes over stdin as text and is executed by the stub in `core/bootstrap.py`, so it
 # must run on any Python 3, say so when that is too old, and import next to nothing.
 #
-# It says which Python this is, takes the agent, compiled for just that Python or as source, checks its hash,
-# and starts it.  Nothing is written to disk.
+# Its first line of input says whether an agent of the run may be here already (`attach FOLDER`, in hexadecimal).
+# If one is, it is handed this connection.  Otherwise the agent is taken, compiled for just this Python or as
+# source, checked by its hash, and started.  Nothing is written to disk.
 import os
 import sys
 
@@ -19,10 +20,6 @@ try:
     from _blake2 import blake2b
 except ImportError:
     from hashlib import blake2b
-
-MAGIC = _frozen_importlib_external.MAGIC_NUMBER.hex()
-os.write(1, ("\nfanout-stage0 %s %d.%d\n" % ((MAGIC,) + sys.version_info[:2])).encode())
-
 
 def take(size):
     data = b""
@@ -41,11 +38,47 @@ def blob(size, digest):
     return data
 
 
-line = b""
-while line[-1:] != b"\n":
-    line += take(1)
+def words():
+    line = b""
+    while line[-1:] != b"\n":
+        line += take(1)
+    return line.decode().split()
+
+
+def running_agent(mode, folder=""):
+    if mode != "attach":
+        return None
+    import _socket
+
+    agent = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        agent.connect(bytes.fromhex(folder) + b"/attach")
+    except OSError:
+        agent.close()
+        return None
+    return agent
+
+
+MAGIC = _frozen_importlib_external.MAGIC_NUMBER.hex()
+running = running_agent(*words())
+status = "attached" if running else "new"
+os.write(1, ("\nfanout-stage0 %s %d.%d %s\n" % ((MAGIC,) + sys.version_info[:2] + (status,))).encode())
+if running:
+    import _socket
+
+    # The agent gets our two ends of the connection; we stay until it is done with them, because sshd ends the
+    # connection when its command does.
+    ends = b"".join(fd.to_bytes(4, sys.byteorder) for fd in (0, 1))
+    running.sendmsg([b"+"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, ends)])
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    while running.recv(1):
+        pass
+    sys.exit(0)
+
 # `code` is the agent compiled for this Python, `source` what any Python can compile; one of them may be empty.
-code_size, code_digest, source_size, source_digest = line.decode().split()
+code_size, code_digest, source_size, source_digest = words()
 code, source = blob(code_size, code_digest), blob(source_size, source_digest)
 modules = marshal.loads(zlib.decompress(code or source))
 
@@ -55,6 +88,7 @@ class Payload:
 
     def __init__(self):
         self.build, self.magic, self.code, self.source = modules[""].decode(), MAGIC, code, source
+        self.pyc_header = _frozen_importlib_external.MAGIC_NUMBER + bytes(12)
 
     def find_spec(self, name, path=None, target=None):
         if name in modules or name + ".__init__" in modules:
@@ -71,6 +105,9 @@ class Payload:
         if code:
             return marshal.loads(body)
         return compile(body, key.replace(".", "/") + ".py", "exec", dont_inherit=True, optimize=2)
+
+    def marshalled(self, name):
+        return modules[name] if code else marshal.dumps(self.compiled(name.replace(".__init__", "")))
 
     def exec_module(self, module):
         exec(self.compiled(module.__name__), module.__dict__)

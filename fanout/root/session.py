@@ -7,29 +7,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fanout.agent.core import codec, frames, machineset
+from fanout.agent.core import codec, frames, machineset, merge
 from fanout.agent.core import node as tree
 from fanout.agent.core.bootstrap import Bootstrap, stub
 from fanout.agent.core.diagnose import FAILED, NO_PYTHON, remote
 from fanout.agent.core.diagnose import ssh as diagnose_ssh
 from fanout.agent.core.dialer import Dialer
 from fanout.agent.core.link import OPEN, Link
+from fanout.agent.core.sketch import Sketch
+from fanout.names import fold
 from fanout.root.call import Call
 from fanout.root.known_hosts import KnownHosts
 from fanout.root.machine import Machine
 from fanout.root.outcomes import Outcome, Report
 from fanout.root.payload import payload
 from fanout.root.settings import Settings
+from fanout.root.sync import Sync
 from fanout.root.transport import Connection, Unreached, effective, open_local, open_ssh
 
 WRITE_SIZE = 64 << 10
+DESCRIBED = 5  # machines named one by one in an error
 MARGIN = 5.0  # s that a relay gets to tell which of its children did not come up in time
 
 
@@ -105,6 +111,9 @@ class Session:
         self.forwarded = 0
         self.rotated = 0
         """Bytes of logs that came, and that machines' size caps have cost."""
+        self.metrics: dict[tuple[str, str, str], Sketch] = {}
+        """(name, unit, label) -> what machines measured, merged."""
+        self.sync = Sync(machineset.of(range(len(self.machines))), self.describe)
         self.problems: list[tuple[int, str]] = []
         """(set, what could not be cleaned up or kept) from the end of the run."""
         self.connections = 0
@@ -121,6 +130,8 @@ class Session:
         self._closed_links = [0, 0, 0, 0]
         self._ending = False
         self._reports: dict[int, int] = {}
+        self._last_report: dict[int, str] = {}
+        self._batches: dict[int, int] = {}
 
     def now(self) -> float:
         return time.monotonic()
@@ -147,7 +158,7 @@ class Session:
     # Up.
 
     async def connect(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Bring up the tree.  Returns when every machine is up or has an outcome in `down`; never raises for those."""
+        """Bring up the tree.  Returns when every machine is up or has an outcome in `down`; this never raises."""
         total = len(self.machines)
         self._deadline = self.now() + self.settings.connect_timeout
         for machine, parent in enumerate(self.parents):
@@ -170,6 +181,27 @@ class Session:
                 self._lose(machineset.single(machine), Outcome.UNREACHABLE,
                            f"not connected within {self.settings.connect_timeout:g} s (--connect-timeout)")
         progress(total, total)
+        self._introduce()
+
+    def _introduce(self) -> None:
+        """Tell every machine who all the machines are."""
+        network = [[m.id, m.name, m.role, m.address] for m in self.machines]
+        names = ("id", "name", "role", "address")
+        text = json.dumps([dict(zip(names, entry, strict=True)) for entry in network]).encode()
+        self.forget(self.call(frames.NETWORK, self.up, {"machines": network, "json": zlib.compress(text)}))
+
+    def describe(self, machines: int) -> str:
+        """A set of machines in words, for errors: names, relays, what was last heard; at most a few of them."""
+        ids = machineset.members(machines)
+        words = []
+        for machine in ids[:DESCRIBED]:
+            parent = self.parents[machine]
+            where = f" on relay {self.machines[parent].name}" if parent is not None else ""
+            why = f", {self.down[machine][0]}: {self.down[machine][1]}" if machine in self.down else ""
+            said = f", last report: {self._last_report[machine]!r}" if machine in self._last_report else ""
+            words.append(f"{self.machines[machine].name}{where}{why}{said}")
+        more = f"; and {fold([self.machines[i].name for i in ids[DESCRIBED:]])}" if len(ids) > DESCRIBED else ""
+        return "; ".join(words) + more
 
     def _dial(self) -> None:
         now = self.now()
@@ -333,6 +365,8 @@ class Session:
             item = inbox.popleft()
             if item[0] == tree.EVENT:
                 self._event(*item[1:])
+            elif item[0] == tree.MEASURED:
+                self._measured(*item[1:])
             elif item[0] == tree.RECORD:
                 self._record(*item[1:])
             elif item[0] == tree.OPENED:
@@ -343,13 +377,18 @@ class Session:
                 if peer is not None and peer.connection is not None:
                     self.pump(peer)
                     self.background(peer.connection.close())
+        self.sync.tick(self.now())
+        if self.sync.answers:
+            answers, self.sync.answers = self.sync.answers, []
+            node.answer([(machines, key, list(answer)) for machines, key, answer in answers])
         node.tick(self.now())
         for peer in list(self._peers.values()):
             self.pump(peer)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = node.timeout()
+        times = [time for time in (node.timeout(), self.sync.timeout()) if time is not None]
+        due = min(times, default=None)
         if due is not None:
             self._timer = asyncio.get_running_loop().call_later(max(0.0, due - self.now()), self._turn)
 
@@ -372,6 +411,8 @@ class Session:
                 if machine in self.relays:
                     self._connect_children(machine)
             self._settled.set()
+        elif phase == tree.SYNC:
+            self._request(extra, codec.unpack(value), machines)
         elif phase == tree.DOWN:
             outcome, reason = codec.unpack(value)
             self._lose(machines, Outcome(outcome), reason)
@@ -383,6 +424,27 @@ class Session:
                 call.refuse(machines, codec.unpack(value))
             else:
                 call.event(phase, extra, value, machines)
+                if phase in (tree.DONE, tree.EXITED):
+                    self.sync.call_over(number, machines)
+
+    def _request(self, extra: bytes, value: Any, machines: int) -> None:
+        """What machines ask of each other: barriers, signals, topics."""
+        try:
+            members, packed = merge.split_sync(extra)
+            op = codec.unpack(packed)
+        except codec.ProtocolError as error:
+            self.problems.append((machines, f"sent a request that is none: {error}"))
+            return
+        self.sync.request(machines, extra, members, op, value, self.now())
+
+    def _measured(self, cover: dict[int, int], metrics: dict[tuple[str, str, str], Sketch]) -> None:
+        """Merged metrics: taken once, however often they come."""
+        if all(batch <= self._batches.get(machine, 0) for machine, batch in cover.items()):
+            return
+        for machine, batch in cover.items():
+            self._batches[machine] = max(batch, self._batches.get(machine, 0))
+        for key, sketch in metrics.items():
+            self.metrics.setdefault(key, Sketch()).merge(sketch)
 
     def _lose(self, machines: int, outcome: Outcome, reason: str) -> None:
         if self._ending:
@@ -399,6 +461,7 @@ class Session:
                                    f"its relay {self.machines[machine].name} did not come up: {reason}")
         for call in list(self._calls.values()):
             call.lose(machines)
+        self.sync.lose(machines)
         if new:
             self.on_down(new, outcome, reason)
         self._settled.set()
@@ -414,6 +477,7 @@ class Session:
                 seq, stamp, text, fields = body
                 if seq == self._reports.get(machine, 0) + 1:
                     self._reports[machine] = seq
+                    self._last_report[machine] = text[:200]
                     self.on_report(Report(machine, self.machines[machine].name, seq, stamp, text, fields))
         except (codec.ProtocolError, TypeError, ValueError) as error:
             self.problems.append((machineset.single(machine), f"sent a record that is none: {error}"))

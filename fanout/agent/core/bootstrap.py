@@ -2,10 +2,13 @@
 
     parent                                  machine
     command line: python3 -I -S -c STUB     (by ssh, or as a child process)
-    stage 0, as text                ->
-                                    <-      fanout-stage0 MAGIC VERSION
-    sizes and hashes, the agent     ->
+    stage 0, as text, and a line    ->
+                                    <-      fanout-stage0 MAGIC VERSION new|attached
+    new: sizes and hashes, agent    ->
                                     <-      HELLO: from here on it is a link
+
+The line is `start`, or `attach FOLDER` where an agent of the run may still be there: then that one takes the
+connection over (attached), and no other is started.
 
 A login shell that prints a banner does no harm: everything before the greeting is passed over.
 """
@@ -28,6 +31,12 @@ _STUB = 'import os;b=b"";exec("while len(b)<%d:b+=os.read(0,%d-len(b))or 1/0");e
 def stub(stage0: bytes) -> str:
     """The argument of `python3 -I -S -c`: takes exactly `stage0` from stdin and runs it."""
     return _STUB % (len(stage0), len(stage0))
+
+
+def opening(stage0: bytes, folder: str | None) -> bytes:
+    """What the parent writes first; `folder` is that of an agent that may be there already."""
+    line = "start" if folder is None else "attach " + folder.encode().hex()
+    return stage0 + line.encode() + b"\n"
 
 
 class Payload:
@@ -57,6 +66,8 @@ class Bootstrap:
         """What came before the greeting."""
         self.magic = ""
         self.version = ""
+        self.attached = False
+        """An agent was there already, and has taken the connection."""
 
     def feed(self, data: bytes) -> bytes | None:
         """None: not yet.  Otherwise the bytes after the greeting.  ValueError: too much, or too old a Python."""
@@ -69,11 +80,12 @@ class Bootstrap:
             return None
         self.banner = self._buffer[1:at]
         words: Any = self._buffer[at + len(GREETING) : end].decode("ascii", "replace").split()
-        if len(words) != 2:
+        if words[:1] == ["old"]:
+            raise ValueError("python3 is %s; 3.8 or newer is needed" % words[-1])
+        if len(words) != 3:
             raise ValueError("greeted with %r" % (words,))
-        self.magic, self.version = words
-        if self.magic == "old":
-            raise ValueError("python3 is %s; 3.8 or newer is needed" % self.version)
+        self.magic, self.version = words[:2]
+        self.attached = words[2] == "attached"
         return self._buffer[end + 1 :]
 
     def noise(self) -> bytes:

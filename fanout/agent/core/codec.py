@@ -1,6 +1,7 @@
 """Plain data to bytes and back: msgpack, with every failure turned into one error.
 
-Nothing that is decoded is executed; extension types are refused, and so is nesting beyond msgpack's own limit.
+Nothing that is decoded is executed; extension types are refused (but for msgpack's own timestamp, which is plain),
+and so is nesting beyond msgpack's own limit.
 """
 
 from __future__ import annotations
@@ -27,6 +28,14 @@ def unpack(data: bytes) -> Any:
         return msgpack.unpackb(data, strict_map_key=False, ext_hook=_refuse)
     except Exception as error:  # msgpack raises many kinds for bad input, RecursionError among them
         raise ProtocolError("a body that does not decode: %s" % (error or type(error).__name__)) from None
+
+
+def fields(data: bytes, *kinds: Any) -> list[Any]:
+    """A list of values of these types, as `isinstance` takes them, in this order."""
+    values = unpack(data)
+    if not isinstance(values, list) or len(values) != len(kinds) or not all(map(isinstance, values, kinds)):
+        raise ProtocolError("a message of the wrong shape")
+    return values
 
 
 def _refuse(code: int, data: bytes) -> None:

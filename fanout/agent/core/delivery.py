@@ -59,9 +59,17 @@ class Receiver:
         self.acked = 0
         self.told = 0
         """The last number that the child was told."""
+        self.unsettled = 0
+        """Bytes that came and are not settled."""
+        self._sizes: dict[int, int] = {}
         self._settled: set[int] = set()
 
+    def came(self, number: int, size: int) -> None:
+        self._sizes[number] = size
+        self.unsettled += size
+
     def settle(self, number: int) -> None:
+        self.unsettled -= self._sizes.pop(number, 0)
         self._settled.add(number)
         while self.acked + 1 in self._settled:
             self.acked += 1

@@ -17,6 +17,7 @@ _SAYINGS = (
     ("Host key verification failed", HOST_KEY, "its host key is not the expected one", False),
     ("Permission denied", AUTH_FAILED, "the login was refused: check user, key and authorized_keys", False),
     ("Too many authentication failures", AUTH_FAILED, "the login was refused: give the right key with key=", False),
+    ("Temporary failure in name resolution", UNREACHABLE, "its name cannot be resolved now", True),
     ("Could not resolve hostname", UNREACHABLE, "its name does not resolve", False),
     ("Connection refused", UNREACHABLE, "nothing listens on its SSH port: is sshd running?", True),
     ("No route to host", UNREACHABLE, "there is no route to it", True),

@@ -18,12 +18,20 @@ CONTROL, REPORT, BULK = 0, 1, 2
 # Between the two ends of a link.
 HELLO, WELCOME, PING, PONG, ACK, BYE = 1, 2, 3, 4, 5, 6
 # Upward; `number` counts the frames of a class on this link.
-EVENTS, REPORTS, LOGS = 16, 17, 18
+EVENTS, REPORTS, LOGS, METRICS = 16, 17, 18, 19
 # Downward commands; `route` is the set of targets and `number` the id of the call.
-CONNECT, RUN, SPAWN, PROCESS, END = 32, 33, 34, 35, 36
+CONNECT, RUN, SPAWN, PROCESS, END, NETWORK, EACH = 32, 33, 34, 35, 36, 37, 38
+# Downward answers to what machines asked, many in one message; each node passes on what its children need.
+ANSWERS = 48
 
-UPWARD = frozenset((EVENTS, REPORTS, LOGS))
-COMMANDS = frozenset((CONNECT, RUN, SPAWN, PROCESS, END))
+UPWARD = frozenset((EVENTS, REPORTS, LOGS, METRICS))
+COMMANDS = frozenset((CONNECT, RUN, SPAWN, PROCESS, END, NETWORK, EACH, ANSWERS))
+
+CLASS = {EVENTS: CONTROL, REPORTS: REPORT, METRICS: REPORT, LOGS: BULK}
+"""The only class that a kind goes up in: or it would escape the window of its own."""
+
+RECORDS = frozenset((REPORTS, LOGS))
+"""Kinds whose bodies are records, so that two bodies joined are one."""
 
 HEADER = Struct(">IBBHI")
 MAX_SIZE = (4 << 20, 1 << 20, 64 << 10)

@@ -24,10 +24,13 @@ class Lines:
 
     def feed(self, data: bytes) -> list[bytes]:
         *whole, self._rest = (self._rest + data).split(b"\n")
-        lines = [line + b"\n" for line in whole]
+        lines = []
+        for line in whole:
+            lines += _pieces(line + b"\n")
         if len(self._rest) >= LINE_MOST:
-            lines.append(self._rest)
-            self._rest = b""
+            whole_size = len(self._rest) // LINE_MOST * LINE_MOST
+            lines += _pieces(self._rest[:whole_size])
+            self._rest = self._rest[whole_size:]
         return lines
 
     def finish(self) -> list[bytes]:
@@ -37,6 +40,12 @@ class Lines:
     @property
     def held(self) -> int:
         return len(self._rest)
+
+
+def _pieces(line: bytes) -> list[bytes]:
+    if len(line) <= LINE_MOST:
+        return [line]
+    return [line[at : at + LINE_MOST] for at in range(0, len(line), LINE_MOST)]
 
 
 class LogPolicy:
@@ -49,18 +58,21 @@ class LogPolicy:
         """ValueError for a text that is no policy.  `compile` is `re.compile`, given where it is needed."""
         self.kind, _, argument = text.partition(":")
         takes_argument = self.kind in ("tail", "match")
-        if self.kind not in ("none", "file", "all") and not takes_argument or bool(argument) != takes_argument:
+        if (self.kind not in ("none", "file", "all") and not takes_argument) or bool(argument) != takes_argument:
             raise ValueError("log policy %r: use none, file, tail:N, match:REGEX or all" % text)
         self._tail: deque[bytes] = deque()
         self._tail_lines = 0
         self._tail_bytes = 0
         self._search = None
         if self.kind == "tail":
-            if not argument.isdigit():
+            if not (argument.isascii() and argument.isdigit()):
                 raise ValueError("log policy %r: N in tail:N is a number of lines" % text)
             self._tail_lines = int(argument)
         elif self.kind == "match" and compile is not None:
-            self._search = compile(argument.encode()).search  # type: ignore[attr-defined]
+            try:
+                self._search = compile(argument.encode()).search  # type: ignore[attr-defined]
+            except Exception as error:  # `re.error`, without the import
+                raise ValueError("log policy %r: %s" % (text, error)) from None
         self.bytes_in = self.forwarded = self.dropped = 0
 
     @property

@@ -27,6 +27,7 @@ NEW, GREETED, OPEN, CLOSED = "new", "greeted", "open", "closed"
 HEARTBEAT = 2.0  # s between pings, from parent to child
 SILENCE = 5.0  # s without a byte after which the other end is given up; noticed within 6 s
 ACK_DELAY = 0.5  # s that a settled number may wait to be told
+ACK_HURRY = 0.01  # ... while the run ends, and everyone waits for it
 ACK_BYTES = 64 << 10  # ... unless this much has come in since
 WINDOW = {frames.REPORT: 256 << 10, frames.BULK: 256 << 10}  # bytes sent up and not yet at the root
 BATCH = 32 << 10  # bytes of records joined into one frame
@@ -41,7 +42,11 @@ class Link:
         self.reason = ""
         """Why it is closed."""
         self.subtree = 0
-        """At the parent's end: the machines that this link may speak for."""
+        """At the parent's end: the machines that this link leads to."""
+        self.past = 0
+        """... and those that it has led to: that one is down overtakes what it said before, in other classes."""
+        self.hurry = False
+        """Acknowledge at once: the run ends."""
         self.offset: float | None = None
         """At the parent's end: the child's clock minus ours, in s, by the exchange with the shortest round trip."""
         self.round_trip = float("inf")
@@ -105,7 +110,7 @@ class Link:
         kind, number, route, body, origins = queue.popleft()
         self._queued[cls] -= len(body)
         if origins is not None:
-            if cls != frames.CONTROL and queue and len(body) + len(queue[0][3]) <= BATCH:
+            if kind in frames.RECORDS and queue and len(body) + len(queue[0][3]) <= BATCH:
                 origins = list(origins)
                 parts, size = [body], len(body)
                 while queue and queue[0][0] == kind and size + len(queue[0][3]) <= BATCH:
@@ -118,9 +123,9 @@ class Link:
             number = self._senders[cls].keep(kind, body, origins)
         return frames.encode(cls, kind, number, route, body)
 
-    def all_acknowledged(self) -> bool:
-        """Everything sent up is known to be at the root."""
-        return not any(self._queues) and all(not sender.unacked() for sender in self._senders)
+    def delivered(self) -> bool:
+        """All reports and logs are known to be at the root."""
+        return not any(self._queues[1:]) and not any(sender.unacked_bytes for sender in self._senders[1:])
 
     def undelivered(self) -> list[tuple[int, int, bytes, list[Origin]]]:
         """(class, kind, body, origins) of all that the root may not have, in order: for the next parent."""
@@ -136,17 +141,19 @@ class Link:
         """The frames that concern the node.  ProtocolError: the link must be closed with its text."""
         self._heard = now
         self.bytes_in += len(data)
+        awaited = frames.WELCOME if self.up else frames.HELLO
         for frame in self._decoder.feed(data):
             self.messages_in += 1
             cls, kind, number, _, body = frame
             if self.state == OPEN:
                 if kind == frames.PING and self.up:
-                    self.send(frames.CONTROL, frames.PONG, 0, b"", codec.pack([codec.unpack(body)[0], now]))
+                    sent = codec.fields(body, (float, int), int, (float, int, type(None)))[0]
+                    self.send(frames.CONTROL, frames.PONG, 0, b"", codec.pack([sent, now]))
                     yield frame  # the node takes the lease and the clock from it
                 elif kind == frames.PONG and not self.up:
-                    self._measure(codec.unpack(body), now)
+                    self._measure(codec.fields(body, (float, int), (float, int)), now)
                 elif kind == frames.ACK:
-                    for sender, acked in zip(self._senders, codec.unpack(body)):
+                    for sender, acked in zip(self._senders, codec.fields(body, int, int, int)):
                         sender.acknowledged(acked)
                 elif kind == frames.BYE or (kind in frames.COMMANDS and self.up):
                     yield frame
@@ -154,11 +161,17 @@ class Link:
                     self._received[cls] += 1
                     if number != self._received[cls]:
                         raise ProtocolError("frame %d where %d was next" % (number, self._received[cls]))
+                    if cls != frames.CLASS[kind]:
+                        raise ProtocolError("message %d in class %d" % (kind, cls))
+                    receiver = self._receivers[cls]
+                    receiver.came(number, len(body))
+                    if cls in WINDOW and receiver.unsettled > WINDOW[cls] + frames.MAX_SIZE[cls]:
+                        raise ProtocolError("sent more than its window in class %d" % cls)
                     self._ack_bytes += len(body)
                     yield frame
                 else:
                     raise ProtocolError("message %d is not for this direction" % kind)
-            elif kind == frames.BYE or (self.state != CLOSED and kind == (frames.WELCOME if self.up else frames.HELLO)):
+            elif kind == frames.BYE or (kind == awaited and self.state != CLOSED):
                 yield frame
             else:
                 raise ProtocolError("message %d before the handshake" % kind)
@@ -166,7 +179,7 @@ class Link:
     def receiver(self, cls: int) -> Receiver:
         return self._receivers[cls]
 
-    def _measure(self, pong: Any, now: float) -> None:
+    def _measure(self, pong: list[Any], now: float) -> None:
         sent, theirs = pong
         round_trip = now - sent
         if 0 <= round_trip <= self.round_trip:
@@ -185,11 +198,11 @@ class Link:
         if self.state != OPEN or self.up:
             return None
         if self._due is not None and now - self._due > 0.5:
-            self._heard += now - self._due
+            self._heard = min(now, self._heard + now - self._due)  # what was heard on waking is not in the future
         self._due = None
         if now - self._heard > SILENCE:
             return "no sign of life for %.0f s" % (now - self._heard)
-        if now - self._pinged >= HEARTBEAT:
+        if now >= self._pinged + HEARTBEAT:  # the very time that `timeout` gave: a difference may round below it
             self._pinged = now
             ahead = None if clock is None or self.offset is None else clock + self.offset
             self.send(frames.CONTROL, frames.PING, 0, b"", codec.pack([now, lease, ahead]))
@@ -199,8 +212,9 @@ class Link:
     def _acknowledge(self, now: float) -> None:
         if all(receiver.acked == receiver.told for receiver in self._receivers):
             return
-        if self._ack_due is None:
-            self._ack_due = now + ACK_DELAY  # the driver ticks after every batch of input, so this is seen
+        due = now + (ACK_HURRY if self.hurry else ACK_DELAY)
+        if self._ack_due is None or self._ack_due > due:
+            self._ack_due = due
         if now >= self._ack_due or self._ack_bytes >= ACK_BYTES:
             self._ack_due = None
             self._ack_bytes = 0

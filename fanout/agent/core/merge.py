@@ -3,8 +3,10 @@
 An event is (key, value, set): the key is the call's id, the phase, and what else makes it unique; the value
 is opaque here.  Both stay bytes on the way: only the root and the machine itself decode them.
 
-Events of a call are held back until every machine expected below has spoken, or HOLD has passed, so a command
-to a thousand machines comes back as about one message per relay.  No event is held longer than HOLD.
+Events are held back until every machine expected below has spoken, or HOLD has passed, so a command to a
+thousand machines, or a barrier over them, comes back as about one message per relay.  Who is expected is known
+for a call from its command, and for a request (phase SYNC) from the members named in its key.  Events that
+nobody is expected to join wait only GAP after the message before.  No event is held longer than HOLD.
 """
 
 from __future__ import annotations
@@ -16,10 +18,14 @@ from .codec import ProtocolError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .delivery import Origin
 
 KEY = Struct(">IB")
+SYNC = 10  # the phase of requests: barriers, signals, topics
 HOLD = 0.05  # s
+GAP = 0.005  # s between two messages without expectations
 FLUSH_BYTES = 256 << 10  # of keys and values in one message, unless a single event is larger
 REMEMBERED = 4096  # calls whose expectations are kept
 
@@ -35,23 +41,48 @@ def split_key(packed: bytes) -> tuple[int, int, bytes]:
     return call, phase, packed[KEY.size :]
 
 
+def sync_extra(members: int, op: bytes) -> bytes:
+    """The end of a request's key: who is expected to ask the same (0: nobody in particular), and what is asked."""
+    packed = machineset.pack(members)
+    return len(packed).to_bytes(3, "big") + packed + op
+
+
+def split_sync(extra: bytes) -> tuple[int, bytes]:
+    """(expected machines, op) of a request's key."""
+    size = int.from_bytes(extra[:3], "big")
+    if len(extra) < 3 + size:
+        raise ProtocolError("a request's key cut short")
+    try:
+        return machineset.unpack(extra[3 : 3 + size]), extra[3 + size :]
+    except ValueError as error:
+        raise ProtocolError(str(error)) from None
+
+
 def decode(body: bytes) -> list[tuple[bytes, bytes, int]]:
     """The events of one message."""
     events = codec.unpack(body)
     try:
-        return [(bytes(k), bytes(v), machineset.unpack(s)) for k, v, s in events]
+        if not events or not all(isinstance(part, bytes) for event in events for part in event):
+            raise ValueError("not lists of bytes")
+        return [(k, v, machineset.unpack(s)) for k, v, s in events]
     except (TypeError, ValueError) as error:
         raise ProtocolError("events that are none: %s" % error) from None
 
 
 class Merger:
-    def __init__(self) -> None:
+    def __init__(self, below: Callable[[], int]) -> None:
+        """`below`: the machines of this node and its subtree."""
+        self._below = below
+        self._flushed = float("-inf")
         self._pending: dict[tuple[bytes, bytes], int] = {}
         self._origins: list[Origin] = []
         self._expected: dict[int, int] = {}
         self._seen: dict[bytes, int] = {}
         self._since: float | None = None
         self._complete = False
+        """Something pending need not wait."""
+        self._held = False
+        """Something pending waits for others."""
 
     def expect(self, call: int, machines: int) -> None:
         """From now on, events of this call wait for these machines."""
@@ -70,11 +101,14 @@ class Merger:
         for k, value, machines in events:
             self._pending[k, value] = self._pending.get((k, value), 0) | machines
             seen = self._seen.get(k, 0) | machines
-            expected = self._expected.get(KEY.unpack_from(k)[0])
-            if expected is None or not expected & ~seen:
+            expected = self._expecting(k)
+            if expected is None:
+                continue
+            if not expected & ~seen:
                 self._complete = True
                 self._seen.pop(k, None)
             else:
+                self._held = True
                 while len(self._seen) >= REMEMBERED:
                     del self._seen[next(iter(self._seen))]
                 self._seen[k] = seen
@@ -83,11 +117,20 @@ class Merger:
         if self._since is None:
             self._since = now
 
+    def _expecting(self, k: bytes) -> int | None:
+        call, phase = KEY.unpack_from(k)
+        if phase != SYNC:
+            return self._expected.get(call)
+        members = split_sync(k[KEY.size :])[0]
+        return members & self._below() if members else None
+
     def due(self) -> float | None:
         """When `flush` is wanted at the latest."""
         if self._since is None:
             return None
-        return self._since if self._complete else self._since + HOLD
+        if self._complete:
+            return self._since
+        return self._since + HOLD if self._held else max(self._since, self._flushed + GAP)
 
     def flush(self, now: float) -> list[tuple[bytes, list[Origin]]]:
         """The bodies to send now, each with the frames it settles."""
@@ -107,6 +150,7 @@ class Merger:
         if batch:
             bodies.append(codec.pack(batch))
         origins = self._origins
-        self._pending, self._origins, self._since, self._complete = {}, [], None, False
+        self._pending, self._origins, self._since, self._flushed = {}, [], None, now
+        self._complete = self._held = False
         # What came in is settled with the last body: earlier ones travel in front of it on the same link.
         return [(body, origins if i == len(bodies) - 1 else []) for i, body in enumerate(bodies)]

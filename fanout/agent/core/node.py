@@ -17,6 +17,8 @@ from _collections import deque
 from . import codec, frames, machineset, merge
 from .codec import ProtocolError
 from .link import CLOSED, GREETED, OPEN, Link
+from .metrics import MetricMerger
+from .metrics import decode as decode_metrics
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 # Phases of a call: the second part of an event's key.
 UP, DOWN, DONE, STARTED, READY, EXITED, MATCHED, ENDED, REFUSED = 1, 2, 3, 4, 5, 6, 7, 8, 9
+SYNC = merge.SYNC
 
 # What the inbox holds: tuples that begin with one of these.
 COMMAND = "command"  # (kind, call, body): do this on this machine
@@ -34,6 +37,8 @@ OPENED = "opened"  # (machine,): a child's handshake is done
 CLOSE = "close"  # (machine,): end this child's connection now
 EVENT = "event"  # (call, phase, extra, packed value, set): at the root
 RECORD = "record"  # (kind, machine, payload): at the root
+MEASURED = "measured"  # (cover, metrics): at the root
+ANSWERED = "answered"  # (key, answer): to a request of this machine
 WELCOMED = "welcomed"  # (identity,): who this node is
 EXPIRED = "expired"  # (): the root has not been heard of for the length of the lease
 BYE = "bye"  # (reason,): the parent does not want us
@@ -59,8 +64,15 @@ class Node:
         """Protocol errors of children, as (machine, reason)."""
         self._lease_heard = now
         self._expired = False
-        self._merger = merge.Merger()
+        self._merger = merge.Merger(self._below)
+        self._metrics = MetricMerger()
         self._identities: dict[int, tuple[int, Any]] = {}
+
+    def _below(self) -> int:
+        machines = 0 if self.me is None else machineset.single(self.me)
+        for link in self.children.values():
+            machines |= link.subtree
+        return machines
 
     # Links.
 
@@ -122,6 +134,8 @@ class Node:
         try:
             for frame in link.receive(data, now):
                 self._from_child(peer, link, frame, now)
+                if link.state == CLOSED:  # it said goodbye; what is still behind that is of no use
+                    break
         except ProtocolError as error:
             self._refuse(peer, str(error), now)
 
@@ -135,14 +149,34 @@ class Node:
                 self.lease, self._lease_heard = lease, now
         elif kind == frames.WELCOME:
             identity = codec.unpack(body)
+            if not isinstance(identity, dict) or not isinstance(identity.get("id"), int):
+                raise ProtocolError("a welcome without an identity")
             self.me = identity["id"]
             self.lease_seconds = identity.get("lease", self.lease_seconds)
             link.state = OPEN
             self.inbox.append((WELCOMED, identity))
         elif kind == frames.BYE:
             self.inbox.append((BYE, body.decode("utf-8", "replace")))
+        elif kind == frames.ANSWERS:
+            self.answer([(_machines(entry[0]), entry[1], entry[2]) for entry in codec.unpack(body)])
         else:
             self.command(kind, number, _machines(route), body, now)
+
+    def answer(self, answers: list[tuple[int, bytes, Any]]) -> None:
+        """Hand answers, as (set, request key, answer), to those who asked: one message per child."""
+        for link in self.children.values():
+            part = [[machineset.pack(m & link.subtree), key, value] for m, key, value in answers if m & link.subtree]
+            size, start = 0, 0
+            for i, entry in enumerate(part):
+                size += len(entry[1]) + 64 + (len(entry[2]) if isinstance(entry[2], bytes) else 0)
+                if size > merge.FLUSH_BYTES or i == len(part) - 1:
+                    body = codec.pack(part[start : i + 1])
+                    link.send(frames.CONTROL, frames.ANSWERS, 0, b"", body)
+                    size, start = 0, i + 1
+        if self.me is not None:
+            for machines, key, value in answers:
+                if machines >> self.me & 1:
+                    self.inbox.append((ANSWERED, key, value))
 
     def command(self, kind: int, call: int, targets: int, body: bytes, now: float) -> int:
         """Pass a command on to the targets; at a machine that is one of them, to the driver too.
@@ -159,6 +193,7 @@ class Node:
             part = targets & link.subtree
             if part and link.state == OPEN:
                 link.subtree |= below
+                link.hurry = link.hurry or kind == frames.END
                 link.send(frames.CONTROL, kind, call, machineset.pack(part), body)
                 rest &= ~part
         if self.me is not None and targets >> self.me & 1:
@@ -171,7 +206,7 @@ class Node:
     def _from_child(self, machine: int, link: Link, frame: Frame, now: float) -> None:
         cls, kind, number, _, body = frame
         if kind == frames.HELLO:
-            build, facts = codec.unpack(body)
+            build, facts = codec.fields(body, str, dict)
             if build != self.build:
                 raise ProtocolError("runs build %s, not %s" % (build, self.build))
             call, identity = self._identities[machine]
@@ -182,10 +217,11 @@ class Node:
         elif kind == frames.EVENTS:
             events = merge.decode(body)
             for key, _, machines in events:
-                if machines & ~link.subtree or not machines:
+                if machines & ~(link.subtree | link.past) or not machines:
                     raise ProtocolError("speaks for machines that are not its own")
                 if merge.split_key(key)[1] == DOWN:
                     link.subtree &= ~machines
+                    link.past |= machines
                     self._merger.gone(machines)
             if self.root:
                 self._arrived(events)
@@ -194,7 +230,7 @@ class Node:
                 self._merger.add(events, (link.receiver(cls), number), now)
         elif kind in (frames.REPORTS, frames.LOGS):
             for source, payload in frames.records(body):
-                if not link.subtree >> source & 1:
+                if not (link.subtree | link.past) >> source & 1:
                     raise ProtocolError("speaks for machine %d, which is not its own" % source)
                 if self.root:
                     self.inbox.append((RECORD, kind, source, payload))
@@ -202,6 +238,12 @@ class Node:
                 link.receiver(cls).settle(number)
             else:
                 self._up(cls, kind, body, [(link.receiver(cls), number)])
+        elif kind == frames.METRICS:
+            if self.root:
+                self.inbox.append((MEASURED, *decode_metrics(body, link.subtree | link.past)))
+                link.receiver(cls).settle(number)
+            else:
+                self._metrics.merge(body, link.subtree | link.past, (link.receiver(cls), number), now)
         elif kind == frames.BYE:
             self.inbox.append((CLOSE, machine))
             self.lost(machine, body.decode("utf-8", "replace"), now)
@@ -235,6 +277,22 @@ class Node:
         cls = frames.REPORT if kind == frames.REPORTS else frames.BULK
         self._up(cls, kind, frames.record(self.me, payload), [])
 
+    def request(self, members: int, op: bytes, value: Any, now: float) -> bytes:
+        """Ask the root; returns the key that the answer will come under."""
+        extra = merge.sync_extra(members, op)
+        self.emit(0, SYNC, value, now, extra)
+        return extra
+
+    def metric(self, name: str, unit: str, label: str, value: float, now: float) -> None:
+        assert self.me is not None
+        self._metrics.add(self.me, name, unit, label, value, now)
+
+    def flush(self, now: float) -> None:
+        """Send what is gathered without waiting for more: the run ends here."""
+        measured = self._metrics.flush(float("inf"))
+        if measured is not None:
+            self._up(frames.REPORT, frames.METRICS, *measured)
+
     def room(self, cls: int) -> int:
         """Bytes of reports or logs that this machine may add now without swelling the queue."""
         if self.parent is None or self.parent.state != OPEN:
@@ -254,13 +312,16 @@ class Node:
                 self.lost(machine, reason, now)
         for body, origins in self._merger.flush(now):
             self._up(frames.CONTROL, frames.EVENTS, body, origins)
+        measured = self._metrics.flush(now)
+        if measured is not None:
+            self._up(frames.REPORT, frames.METRICS, *measured)
         if not self.root and not self._expired and now - self._lease_heard > self.lease_seconds:
             self._expired = True
             self.inbox.append((EXPIRED,))
 
     def timeout(self) -> float | None:
         """When `tick` is wanted next at the latest."""
-        due = [self._merger.due()] + [link.timeout() for link in self.children.values()]
+        due = [self._merger.due(), self._metrics.due()] + [link.timeout() for link in self.children.values()]
         if not self.root and not self._expired:
             due.append(self._lease_heard + self.lease_seconds + 0.01)
         times = [time for time in due if time is not None]

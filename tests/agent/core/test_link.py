@@ -1,0 +1,355 @@
+"""A link: two real ends and a wire.  Handshake first, urgent things first, and only real silence is silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fanout.agent.core import codec, frames
+from fanout.agent.core.codec import ProtocolError
+from fanout.agent.core.link import ACK_DELAY, CLOSED, GREETED, HEARTBEAT, NEW, OPEN, SILENCE, WINDOW, Link
+
+
+def ends(now: float = 100.0) -> tuple[Link, Link]:
+    """The parent's end and the child's, open."""
+    parent, child = Link(False, now), Link(True, now)
+    parent.state = child.state = OPEN
+    return parent, child
+
+
+def carry(source: Link, target: Link, now: float, piece: int = 1 << 20) -> list[frames.Frame]:
+    data, found = source.pull(1 << 24), []
+    for at in range(0, len(data), piece):
+        found += target.receive(data[at : at + piece], now)
+    return found
+
+
+def acknowledge(parent: Link, child: Link, now: float) -> None:
+    """All that came is settled, and the child is told."""
+    for cls in range(3):
+        for number in range(parent.receiver(cls).acked + 1, parent._received[cls] + 1):
+            parent.receiver(cls).settle(number)
+    parent.tick(now, 0, None)
+    parent.tick(now + ACK_DELAY, 0, None)
+    carry(parent, child, now + ACK_DELAY)
+
+
+# Handshake.
+
+
+@pytest.mark.parametrize("up", [True, False])
+@pytest.mark.parametrize("kind", [*frames.UPWARD, *frames.COMMANDS, frames.PING, frames.PONG, frames.ACK])
+def test_nothing_is_said_before_the_handshake(up: bool, kind: int) -> None:
+    for state in (NEW, GREETED):
+        link = Link(up, 0.0)
+        link.state = state
+        with pytest.raises(ProtocolError, match="before the handshake"):
+            list(link.receive(frames.encode(0, kind, 1, b"", codec.pack([0, 0, 0])), 0.0))
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_the_handshake_runs_one_way(up: bool) -> None:
+    hello, welcome = (frames.encode(0, kind, 0, b"", b"") for kind in (frames.HELLO, frames.WELCOME))
+    right, wrong = (welcome, hello) if up else (hello, welcome)
+    assert len(list(Link(up, 0.0).receive(right, 0.0))) == 1
+    with pytest.raises(ProtocolError):
+        list(Link(up, 0.0).receive(wrong, 0.0))
+    link = Link(up, 0.0)
+    link.state = OPEN
+    for frame in (right, wrong):
+        with pytest.raises(ProtocolError):
+            list(link.receive(frame, 0.0))
+
+
+@pytest.mark.parametrize("kind", [*frames.COMMANDS, frames.PING, frames.HELLO])
+def test_a_child_cannot_command(kind: int) -> None:
+    parent, _ = ends()
+    with pytest.raises(ProtocolError, match="not for this direction"):
+        list(parent.receive(frames.encode(0, kind, 1, b"", codec.pack([0, 0, 0])), 100.0))
+
+
+@pytest.mark.parametrize("kind", [*frames.UPWARD, frames.PONG, frames.WELCOME])
+def test_a_parent_cannot_report(kind: int) -> None:
+    _, child = ends()
+    with pytest.raises(ProtocolError, match="not for this direction"):
+        list(child.receive(frames.encode(0, kind, 1, b"", codec.pack([0, 0])), 100.0))
+
+
+@pytest.mark.parametrize(("numbers", "bad"), [((1, 1), 1), ((1, 3), 3), ((2,), 2), ((0,), 0)])
+def test_repeated_and_missing_numbers_are_refused(numbers: tuple[int, ...], bad: int) -> None:
+    parent, _ = ends()
+    data = b"".join(frames.encode(0, frames.EVENTS, number, b"", b"") for number in numbers)
+    with pytest.raises(ProtocolError, match=f"frame {bad} where"):
+        list(parent.receive(data, 100.0))
+
+
+@pytest.mark.parametrize(
+    ("cls", "kind"),
+    [(1, frames.EVENTS), (2, frames.EVENTS), (0, frames.REPORTS), (2, frames.REPORTS), (0, frames.LOGS), (1, frames.LOGS)],
+)
+def test_a_kind_travels_in_its_own_class_only(cls: int, kind: int) -> None:
+    """Or logs would come without credits, and before control."""
+    parent, _ = ends()
+    with pytest.raises(ProtocolError):
+        list(parent.receive(frames.encode(cls, kind, 1, b"", b""), 100.0))
+
+
+NONSENSE = [None, 5, "ab", [], [1], ["a", "b", "c"], [None, None, None], {"a": 1}, [[], [], []], [1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("body", NONSENSE)
+@pytest.mark.parametrize("kind", [frames.PONG, frames.ACK])
+def test_nonsense_from_a_child_is_a_protocol_error(kind: int, body: Any) -> None:
+    parent, _ = ends()
+    with pytest.raises(ProtocolError):
+        list(parent.receive(frames.encode(0, kind, 0, b"", codec.pack(body)), 100.0))
+
+
+@pytest.mark.parametrize("body", NONSENSE)
+@pytest.mark.parametrize("kind", [frames.PING, frames.ACK])
+def test_nonsense_from_a_parent_is_a_protocol_error(kind: int, body: Any) -> None:
+    _, child = ends()
+    with pytest.raises(ProtocolError):
+        list(child.receive(frames.encode(0, kind, 0, b"", codec.pack(body)), 100.0))
+
+
+@settings(deadline=None)
+@given(data=st.binary(max_size=100), up=st.booleans(), state=st.sampled_from([NEW, OPEN]))
+def test_garbage_is_frames_or_a_protocol_error(data: bytes, up: bool, state: str) -> None:
+    link = Link(up, 0.0)
+    link.state = state
+    try:
+        list(link.receive(data, 0.0))
+    except ProtocolError:
+        pass
+
+
+# What goes first.
+
+
+def test_control_overtakes_reports_and_reports_overtake_bulk() -> None:
+    parent, child = ends()
+    for _ in range(3):
+        child.send_up(frames.BULK, frames.LOGS, bytes(30_000), [])
+    child.send_up(frames.REPORT, frames.REPORTS, b"report", [])
+    child.send_up(frames.CONTROL, frames.EVENTS, b"event", [])
+    kinds = [frame[1] for frame in carry(child, parent, 100.0)]
+    assert kinds == [frames.EVENTS, frames.REPORTS, frames.LOGS, frames.LOGS, frames.LOGS]
+
+
+def test_control_that_comes_late_waits_for_one_pull_only() -> None:
+    parent, child = ends()
+    for _ in range(5):
+        child.send_up(frames.BULK, frames.LOGS, bytes(30_000), [])
+    list(parent.receive(child.pull(1), 100.0))
+    child.send(frames.CONTROL, frames.PONG, 0, b"", codec.pack([99.0, 100.0]))
+    list(parent.receive(child.pull(1), 100.0))
+    assert parent.round_trip == 1.0
+
+
+def test_small_records_of_one_kind_leave_as_one_frame() -> None:
+    parent, child = ends()
+    for i in range(100):
+        child.send_up(frames.REPORT, frames.REPORTS, frames.record(i, b"x"), [])
+    (frame,) = carry(child, parent, 100.0)
+    assert [source for source, _ in frames.records(frame[4])] == list(range(100))
+    assert child.queued(frames.REPORT) == 0
+
+
+@settings(deadline=None)
+@given(
+    sends=st.lists(st.tuples(st.sampled_from([(0, 16), (1, 17), (2, 18)]), st.integers(0, 40_000)), max_size=40),
+    limit=st.integers(1, 100_000),
+    piece=st.integers(1, 50_000),
+)
+def test_each_class_arrives_whole_and_in_order(
+    sends: list[tuple[tuple[int, int], int]], limit: int, piece: int
+) -> None:
+    parent, child = ends()
+    sent: dict[int, bytes] = {0: b"", 1: b"", 2: b""}
+    for i, ((cls, kind), size) in enumerate(sends):
+        body = i.to_bytes(2, "big") * (size // 2)
+        sent[cls] += body
+        child.send_up(cls, kind, body, [])
+    came: dict[int, bytes] = {0: b"", 1: b"", 2: b""}
+    now = 100.0
+    for _ in range(200):
+        now += 0.001
+        data = child.pull(limit)
+        for at in range(0, len(data), piece):
+            for cls, _, _, _, body in parent.receive(data[at : at + piece], now):
+                came[cls] += body
+        if not data:
+            acknowledge(parent, child, now)
+            now += 1.0
+            if not child.undelivered():
+                break
+    assert came == sent
+    assert child.delivered()
+    assert not child.undelivered()
+
+
+# Windows.
+
+
+@pytest.mark.parametrize(("cls", "kind"), [(frames.REPORT, frames.REPORTS), (frames.BULK, frames.LOGS)])
+def test_a_window_stops_its_class_until_the_root_has_it(cls: int, kind: int) -> None:
+    parent, child = ends()
+    for _ in range(100):
+        child.send_up(cls, kind, bytes(10_000), [])
+    carry(child, parent, 100.0)
+    in_flight = child._senders[cls].unacked_bytes
+    assert WINDOW[cls] <= in_flight < WINDOW[cls] + (32 << 10)
+    assert not child.wants_write()
+    child.send_up(frames.CONTROL, frames.EVENTS, b"event", [])
+    assert [frame[1] for frame in carry(child, parent, 100.0)] == [frames.EVENTS]
+    acknowledge(parent, child, 100.0)
+    assert child.wants_write()
+    assert len(carry(child, parent, 101.0)) > 5
+
+
+def test_a_child_that_ignores_its_window_is_refused() -> None:
+    """Or one machine could fill its relay's memory."""
+    parent, _ = ends()
+    with pytest.raises(ProtocolError, match="more than its window"):
+        for number in range(1, 40):
+            list(parent.receive(frames.encode(frames.BULK, frames.LOGS, number, b"", bytes(60_000)), 100.0))
+
+
+def test_acknowledgements_wait_a_little_and_are_told_once() -> None:
+    parent, child = ends()
+    child.send_up(frames.CONTROL, frames.EVENTS, b"event", [])
+    carry(child, parent, 100.0)
+    parent.receiver(frames.CONTROL).settle(1)
+    parent.tick(100.0, 0, None)
+    assert not parent.wants_write()
+    due = parent.timeout()
+    assert due == 100.0 + ACK_DELAY
+    parent.tick(due, 0, None)
+    assert parent.wants_write()
+    carry(parent, child, due)
+    assert not child.undelivered()
+    parent.tick(due + 0.1, 0, None)
+    assert not parent.wants_write()
+
+
+def test_nothing_is_told_before_it_is_settled() -> None:
+    parent, child = ends()
+    child.send_up(frames.CONTROL, frames.EVENTS, b"one", [])
+    child.send_up(frames.CONTROL, frames.EVENTS, b"two", [])
+    carry(child, parent, 100.0)
+    parent.receiver(frames.CONTROL).settle(2)
+    for i in range(4):
+        parent.tick(100.0 + i * 0.4, 0, None)
+    carry(parent, child, 101.2)
+    assert [body for _, _, body, _ in child.undelivered()] == [b"one", b"two"]
+
+
+def test_what_the_root_may_not_have_goes_to_the_next_parent_in_order() -> None:
+    parent, child = ends()
+    for i in range(3):
+        child.send_up(frames.CONTROL, frames.EVENTS, b"sent %d" % i, [])
+    carry(child, parent, 100.0)
+    child.send_up(frames.CONTROL, frames.EVENTS, b"waiting", [])
+    child.send(frames.CONTROL, frames.PONG, 0, b"", codec.pack([100.0, 100.0]))
+    parent.receiver(frames.CONTROL).settle(1)
+    acknowledged = codec.pack([1, 0, 0])
+    list(child.receive(frames.encode(0, frames.ACK, 0, b"", acknowledged), 100.0))
+    assert [body for _, _, body, _ in child.undelivered()] == [b"sent 1", b"sent 2", b"waiting"]
+
+
+# Time.
+
+
+def beat(parent: Link, child: Link, seconds: float, now: float = 100.0) -> float:
+    """Run both ends on time, the way a driver does."""
+    end = now + seconds
+    while True:
+        due = parent.timeout()
+        assert due is not None
+        assert due > now, "a tick at the time that was asked for did nothing"
+        now = due
+        if now > end:
+            return end
+        assert parent.tick(now, 0, 0.0) is None
+        carry(parent, child, now)
+        carry(child, parent, now)
+
+
+@settings(deadline=None)
+@given(start=st.floats(0, 1e7))
+def test_a_living_child_is_never_given_up_and_ticks_make_progress(start: float) -> None:
+    parent, child = ends(start)
+    beat(parent, child, 60.0, start)
+
+
+def test_a_silent_child_is_given_up_within_six_seconds() -> None:
+    parent, child = ends()
+    now = beat(parent, child, 9.0)
+    reason = None
+    while reason is None:
+        due = parent.timeout()
+        assert due is not None
+        now = due
+        assert now < 109.0 + 7.5
+        reason = parent.tick(now, 0, None)
+    assert now > 108.0 + SILENCE
+    assert "no sign of life" in reason
+
+
+def test_time_in_which_we_did_not_run_is_not_silence() -> None:
+    parent, child = ends()
+    now = beat(parent, child, 9.0)
+    parent.timeout()
+    assert parent.tick(now + 3600, 0, None) is None
+    assert parent.state != CLOSED
+
+
+@pytest.mark.parametrize("heard_first", [True, False])
+def test_after_a_pause_of_ours_a_dead_child_is_noticed_as_fast_as_ever(heard_first: bool) -> None:
+    parent, child = ends()
+    now = beat(parent, child, 9.0) + 3600
+    parent.timeout()
+    if heard_first:  # what came while we slept is read before the tick
+        child.send(frames.CONTROL, frames.PONG, 0, b"", codec.pack([now, now]))
+        carry(child, parent, now)
+    woke = now
+    while parent.tick(now, 0, None) is None:
+        due = parent.timeout()
+        assert due is not None
+        now = due
+        assert now < woke + 2 * SILENCE
+
+
+def test_the_clock_is_known_after_two_heartbeats() -> None:
+    parent, child = ends()
+    skew = -7.0
+    told = []
+    for i in range(4):
+        now = 100.0 + i * HEARTBEAT
+        parent.tick(now, 0, 3.0)
+        told += [codec.unpack(frame[4])[2] for frame in carry(parent, child, now + skew + 0.01)]
+        carry(child, parent, now + 0.02)
+    assert parent.offset == pytest.approx(skew)
+    assert told[-1] == pytest.approx(3.0 + skew)
+
+
+def test_a_closed_link_takes_nothing_more() -> None:
+    parent, _ = ends()
+    parent.state = CLOSED
+    parent.send(frames.CONTROL, frames.PING, 0, b"", b"")
+    assert not parent.wants_write()
+
+
+def shapes() -> list[Callable[[Link], object]]:
+    return [lambda link: link.pull(0), lambda link: link.timeout(), lambda link: link.tick(0.0, 0, None)]
+
+
+def test_a_new_link_says_nothing_and_wants_nothing() -> None:
+    for up in (True, False):
+        for ask in shapes():
+            assert not ask(Link(up, 0.0))
