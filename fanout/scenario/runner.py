@@ -1,0 +1,378 @@
+"""One run, from the file to the result: provision, connect, scenario, tear-down.
+
+What always holds: after `run` returns or raises, everything it started is down, or has been given up within a
+bound and said so; agents that cannot be reached end with their lease.  UsageError and FleetError are raised;
+everything else becomes the outcome of the result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import math
+import os
+import resource
+import secrets
+import sys
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fanout.agent.core import machineset
+from fanout.durations import show as show_duration
+from fanout.errors import FanoutError, FleetError, UsageError
+from fanout.fleets import open_fleet
+from fanout.fleets.base import Fleet as FleetSource
+from fanout.fleets.base import Host, Request
+from fanout.fleets.roles import assign
+from fanout.root.machine import Machine
+from fanout.root.observer import Observer
+from fanout.root.outcomes import Failure, Outcome, Report, RunOutcome, RunResult
+from fanout.root.planner import Tree, plan
+from fanout.root.session import Session
+from fanout.root.settings import Settings
+from fanout.scenario.context import Context
+from fanout.scenario.counts import resolve
+from fanout.scenario.decorator import Scenario
+from fanout.scenario.fleet import Fleet
+from fanout.scenario.interrupts import Interrupts
+from fanout.scenario.loader import beside, load
+from fanout.scenario.observers import Observers
+from fanout.scenario.params import bind
+from fanout.scenario.verdict import judge
+
+TIMEOUT = 3600.0
+"""Seconds for a run that says nothing else."""
+UNWIND = 5.0
+"""Seconds that an interrupted scenario has for its own clean-up."""
+GRACE = 2.0
+"""Seconds between TERM and KILL for what still runs at the end."""
+TEAR_DOWN = 15.0
+"""Seconds for machines to end tidily."""
+RELEASE = 60.0
+"""Seconds for the fleet to be released; fleets have bounds of their own below this."""
+CAUSES = 8
+"""Different causes in a reason."""
+
+
+def new_run_id() -> str:
+    return f"{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What `fanout run` can be told; durations in seconds."""
+
+    name: str | None = None
+    """Which scenario of the file; None: its only one."""
+    machines: int | None = None
+    roles: dict[str, int] = field(default_factory=dict)
+    args: dict[str, str] = field(default_factory=dict)
+    fleet: str = "local"
+    relays: int | None = None
+    """None: chosen; 0: the root reaches every machine itself."""
+    depth: int | None = None
+    width: int | None = None
+    timeout: float | None = None
+    """For the whole run; None: the scenario's ttl, or TIMEOUT."""
+    connect_timeout: float = 60.0
+    lease: float = 60.0
+    kex: str | None = None
+    """None: the default of Settings."""
+    cipher: str | None = None
+    forward_agent: bool = False
+    run: str = field(default_factory=new_run_id)
+
+
+async def run(path: Path, options: RunOptions, observers: Sequence[Observer] = ()) -> RunResult:
+    """Run the scenario of a file on a fleet.
+
+    With roles, -n shares the machines among them (see `counts`).  A run fails when fewer machines than the
+    scenario's quorum connect (it is not started then), or when more than that are lost until its end, those that
+    `fleet.may_lose` names excepted.  UsageError before anything is made; FleetError when no machine is to be had.
+    """
+    path = Path(path)
+    with beside(path.parent):
+        scenario = load(path, options.name)
+        args = bind(scenario, options.args)
+        machines, roles = resolve(scenario, options.machines, options.roles)
+        for what, seconds in (("timeout", options.timeout), ("connect timeout", options.connect_timeout)):
+            if seconds is not None and not seconds > 0:
+                raise UsageError(f"a {what} of {seconds} s: it must be more than 0")
+        source = open_fleet(options.fleet)
+        if machines is not None:
+            plan(machines, relays=options.relays, depth=options.depth, width=options.width)  # told before it costs
+        work = _Run(scenario, args, Request(options.run, machines, roles), source, options, Observers(observers))
+        return await work.go()
+
+
+class _Run:
+    def __init__(
+        self,
+        scenario: Scenario,
+        args: dict[str, Any],
+        request: Request,
+        source: FleetSource,
+        options: RunOptions,
+        observer: Observer,
+    ) -> None:
+        self.scenario = scenario
+        self.args = args
+        self.request = request
+        self.source = source
+        self.options = options
+        self.observer = observer
+        self.result = RunResult(options.run, scenario.name)
+        self.session: Session | None = None
+        self.context: Context | None = None
+        self._limit = options.timeout or scenario.ttl or TIMEOUT
+        self._needed = 0
+        self._playing = False
+        self._reports = 0
+        self._began = time.monotonic()
+        self._cpu = _cpu_seconds()
+
+    async def go(self) -> RunResult:
+        raised: BaseException | None = None
+        with Interrupts() as interrupts:
+            work = asyncio.create_task(self._work())
+            try:
+                await _either(work, interrupts.first, self._limit)
+            except asyncio.CancelledError as cancelled:  # by the caller: the run is torn down all the same
+                raised = cancelled
+            if not work.done():
+                if raised or interrupts.first.is_set():
+                    self._conclude(RunOutcome.INTERRUPTED, "interrupted")
+                else:
+                    self._conclude(RunOutcome.FAILED, self._too_long())
+                work.cancel()
+                await _either(work, interrupts.second, UNWIND)
+            elif not work.cancelled():
+                raised = work.exception()
+            self._settle()
+            down = asyncio.create_task(self._timed("teardown_s", self._tear_down()))
+            with contextlib.suppress(asyncio.CancelledError):
+                await _either(down, interrupts.second)
+            if not down.done():
+                self.observer.note("interrupted again: letting go at once")
+                down.cancel()
+                await asyncio.wait({down}, timeout=1.0)
+                await self._let_go()
+        if raised is not None:
+            raise raised
+        self._figures()
+        self.observer.finished(self.result)
+        return self.result
+
+    def _conclude(self, outcome: RunOutcome, reason: str, failures: Sequence[Failure] = ()) -> None:
+        """The first word is the last: what comes of an interrupted scenario's clean-up does not change it."""
+        if not self.result.reason and self.result.outcome is RunOutcome.ERROR:
+            self.result.outcome, self.result.reason = outcome, reason
+            self.result.failures += failures
+
+    async def _timed(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        began = time.monotonic()
+        try:
+            await work
+        finally:
+            self.result.timings[name] = time.monotonic() - began
+
+    # Up.
+
+    async def _work(self) -> None:
+        """UsageError and FleetError go to the caller; whatever the scenario does is concluded here."""
+        hosts = await self._provision()
+        await self._timed("connect_s", self._connect(hosts))
+        if self._enough():
+            await self._timed("scenario_s", self._play())
+
+    def _too_long(self) -> str:
+        text = f"the run took longer than {show_duration(self._limit)} (--timeout, or the scenario's ttl)"
+        if self.context is None:
+            return f"{text}; the fleet was still being provisioned"
+        if not self._playing:
+            return f"{text}; machines were still being connected"
+        pending = "".join(f"\n  {doing}" for doing in self.context.pending())
+        return f"{text}; it was{pending or ' in code of the scenario itself'}"
+
+    async def _provision(self) -> list[Host]:
+        wanted = self.request.machines or 1
+        self.observer.phase("provision", 0, wanted)
+        hosts: list[Host] = []
+
+        async def provision() -> None:
+            hosts.extend(
+                await self.source.provision(
+                    self.request, lambda done, total: self.observer.phase("provision", done, total)
+                )
+            )
+
+        await self._timed("provision_s", provision())
+        if not hosts:
+            raise FleetError(f"the fleet {self.options.fleet} has no machines")
+        self.observer.phase("provision", len(hosts), len(hosts))
+        return hosts
+
+    def _tree(self, hosts: Sequence[Host]) -> Tree:
+        options = self.options
+        preferred = [i for i, host in enumerate(hosts) if host.relay]
+        tree = plan(len(hosts), relays=options.relays, depth=options.depth, width=options.width, preferred=preferred)
+        self.result.tree = {"relays": tree.relays, "depth": tree.depth, "width": tree.width}
+        return tree
+
+    async def _connect(self, hosts: list[Host]) -> None:
+        roles = assign(hosts, self.request.roles)
+        machines = [Machine(i, host, role) for i, (host, role) in enumerate(zip(hosts, roles, strict=True))]
+        tree = self._tree(hosts)
+        options = self.options
+        settings = Settings(
+            options.run,
+            connect_timeout=options.connect_timeout,
+            lease=options.lease,
+            forward_agent=options.forward_agent,
+        )
+        if options.kex is not None:
+            settings = replace(settings, kex=options.kex)
+        if options.cipher is not None:
+            settings = replace(settings, cipher=options.cipher)
+        session = Session(machines, tree.parents, settings, relay_key=self.source.relay_key)
+        self.session = session
+        context = self.context = Context(session, self.observer, options.run, self.args)
+        session.on_down = self._down
+        session.on_report = self._report
+        session.on_log = lambda machine, process, data: self.observer.log(
+            machines[machine].name, context.processes.get(process, str(process)), data
+        )
+        self._needed = math.ceil(self.scenario.quorum * len(machines) - 1e-9)
+        await session.connect(lambda done, total: self.observer.phase("connect", done, total))
+
+    def _down(self, machines: int, outcome: Outcome, reason: str) -> None:
+        assert self.context is not None
+        self.observer.warning(f"{self.context.names(machines)}: {outcome}: {reason}")
+
+    def _report(self, report: Report) -> None:
+        self._reports += 1
+        self.observer.report(report)
+
+    def _enough(self) -> bool:
+        """Whether as many machines are up as the scenario needs."""
+        assert self.session is not None
+        up, total = machineset.count(self.session.up), len(self.session.machines)
+        if up >= self._needed:
+            return True
+        text = f"{total - up} of {total} machines could not be connected{self._causes(~0)}"
+        if not up:
+            raise FleetError(text)
+        if self.scenario.quorum < 1:
+            text += f"\n{self._needed} are needed (quorum {self.scenario.quorum:g})"
+        self._conclude(RunOutcome.FAILED, text)
+        return False
+
+    def _causes(self, among: int) -> str:
+        """Why machines are down: a line a cause, the most frequent first."""
+        assert self.session is not None and self.context is not None
+        causes = self.context.why_down(machineset.of(self.session.down) & among)
+        ordered = sorted(causes, key=lambda cause: -machineset.count(cause[0]))
+        lines = [f"\n  {self.context.names(bits)}: {outcome}: {why}" for bits, outcome, why in ordered[:CAUSES]]
+        if len(ordered) > CAUSES:
+            lines.append(f"\n  and {len(ordered) - CAUSES} more causes")
+        return ":" + "".join(lines)
+
+    async def _play(self) -> None:
+        assert self.session is not None and self.context is not None
+        self.observer.phase("scenario", 0, 1)
+        fleet = Fleet(self.context, self.session.up)
+        self._playing = True
+        try:
+            await self.scenario.function(fleet, **self.args)
+        except BaseException as error:  # sys.exit too; a cancellation, when the run is concluded already
+            self._conclude(*judge(error))
+        else:
+            self._conclude(*self._passed())
+        self.observer.phase("scenario", 1, 1)
+
+    def _passed(self) -> tuple[RunOutcome, str]:
+        """The scenario is content; whether the machines are is seen here."""
+        assert self.session is not None and self.context is not None
+        total = len(self.session.machines)
+        lost = machineset.of(self.session.down) & ~self.context.excused
+        if total - machineset.count(lost) < self._needed:
+            many = machineset.count(lost)
+            text = f"{many} of {total} machines were lost while the scenario ran{self._causes(lost)}"
+            return RunOutcome.FAILED, text
+        return RunOutcome.PASSED, ""
+
+    # Down.
+
+    def _settle(self) -> None:
+        """What became of each machine, before the tear-down makes all of them go."""
+        if self.session is None or self.context is None:
+            return
+        names = [machine.name for machine in self.session.machines]
+        fates = {names[machine]: fate for machine, (fate, _) in self.session.down.items()}
+        down = [Failure(names[machine], *why) for machine, why in sorted(self.session.down.items())]
+        told = [failure for failure in self.result.failures if failure.machine not in fates]
+        for failure in told:
+            fates[failure.machine] = failure.outcome
+        self.result.failures = down + told
+        self.result.machines = {str(Outcome.OK): len(names) - len(fates)}
+        for fate in fates.values():
+            self.result.machines[str(fate)] = self.result.machines.get(str(fate), 0) + 1
+        self.result.steps = self.context.steps
+        self.result.metrics = self.context.metrics.summary()
+        self.result.reports = self._reports + self.context.reports
+
+    async def _tear_down(self) -> None:
+        self.observer.phase("tear-down", 0, 1)
+        if self.session is not None:
+            try:
+                await self.session.end(grace=GRACE, timeout=TEAR_DOWN)
+            except (FanoutError, OSError) as error:
+                self.observer.warning(f"the machines were not ended tidily: {error}")
+            for machines, problem in self.session.problems:
+                assert self.context is not None
+                self.observer.warning(f"{self.context.names(machines)}: {problem}")
+        await self._release()
+        self.observer.phase("tear-down", 1, 1)
+
+    async def _release(self) -> None:
+        try:
+            async with asyncio.timeout(RELEASE):
+                await self.source.release()
+        except TimeoutError:
+            self.observer.warning(f"the fleet {self.options.fleet} was not released within {RELEASE:g} s")
+        except (FanoutError, OSError) as error:
+            self.observer.warning(f"the fleet {self.options.fleet} was not released: {error}")
+
+    async def _let_go(self) -> None:
+        if self.session is not None:
+            await self.session.abort()
+        await self._release()
+
+    def _figures(self) -> None:
+        result = self.result
+        result.seconds = time.monotonic() - self._began
+        # ru_maxrss is in KiB on Linux, in bytes on macOS.
+        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        result.root = {"cpu_s": round(_cpu_seconds() - self._cpu, 3), "peak_rss_mb": round(rss / (1 << 20), 1)}
+        if self.session is not None:
+            result.root.update(self.session.statistics())
+            result.logs = {"bytes_forwarded": self.session.forwarded, "bytes_dropped": self.session.rotated}
+
+
+async def _either(work: asyncio.Task[Any], event: asyncio.Event, timeout: float | None = None) -> None:
+    """Until the work is done or the event is set; neither is cancelled, and nothing of the work is raised."""
+    waiting = asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait({work, waiting}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+
+
+def _cpu_seconds() -> float:
+    """Of this process and its ended children."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
