@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -65,5 +66,5 @@ def test_all_machines_are_given_out_and_no_role_is_empty(wanted: dict[str, int],
     assert shared.keys() == wanted.keys()
     assert min(shared.values()) >= 1
     most = sorted(wanted, key=lambda role: (wanted[role], shared[role]))
-    for smaller, larger in zip(most, most[1:], strict=False):
+    for smaller, larger in itertools.pairwise(most):
         assert shared[smaller] <= shared[larger] + 1

@@ -21,8 +21,8 @@ async def typed(
     names: list[str] = [],  # noqa: B006
     ports: Optional[list[int]] = None,  # noqa: UP045
     limit: int | None = None,
-    bare="y",  # type: ignore[no-untyped-def]  # noqa: ANN001
-    by_default=3,  # noqa: ANN001
+    bare="y",  # type: ignore[no-untyped-def]
+    by_default=3,
 ) -> None: ...
 
 
