@@ -313,6 +313,8 @@ class _Run:
             return
         names = [machine.name for machine in self.session.machines]
         fates = {names[machine]: fate for machine, (fate, _) in self.session.down.items()}
+        for machine in machineset.members(((1 << len(names)) - 1) & ~self.session.joined):
+            fates.setdefault(names[machine], Outcome.UNREACHABLE)  # the run ended while it was being connected
         down = [Failure(names[machine], *why) for machine, why in sorted(self.session.down.items())]
         told = [failure for failure in self.result.failures if failure.machine not in fates]
         for failure in told:

@@ -238,15 +238,8 @@ class Spawned:
         try:
             with self.context.doing(text):
                 while True:
-                    settled = call.settled(MATCHED)
-                    lacking = needed - len(found)
-                    # So many more answers decide: all of them matches, or all of them none.
-                    decide = min(lacking, machineset.count(bits & ~settled) - lacking + 1)
-                    in_time = await until(
-                        call,
-                        lambda: machineset.count(call.settled(MATCHED) & ~settled) >= decide,  # noqa: B023
-                        max(0.0, deadline - time.monotonic()),
-                    )
+                    left = max(0.0, deadline - time.monotonic())
+                    in_time = await self._may_be_decided(call, needed - len(found), left)
                     found = {
                         machine: Match(*value)
                         for machines, value in call.groups(MATCHED)
@@ -264,6 +257,13 @@ class Spawned:
             self.context.session.forget(call)
             if watching:
                 self.context.session.forget(self._send(watching, "unwatch", call.number))
+
+    async def _may_be_decided(self, call: Call, lacking: int, timeout: float) -> bool:
+        """Until so many more have answered that `lacking` may have matched, or that too few can; False: too late."""
+        before = call.settled(MATCHED)
+        spare = machineset.count(call.targets & ~before) - lacking
+        decisive = min(lacking, spare + 1)
+        return await until(call, lambda: machineset.count(call.settled(MATCHED) & ~before) >= decisive, timeout)
 
     async def _unmatched(
         self, call: Call, bits: int, pattern: str, timeout: float, needed: int, found: dict[int, Match]

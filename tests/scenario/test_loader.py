@@ -58,7 +58,7 @@ def test_modules_beside_it_are_there_and_forgotten_afterwards(tmp_path: Path) ->
         folder = tmp_path / content
         folder.mkdir()
         (folder / "helper.py").write_text(f"NAME = {content!r}")
-        text = "from helper import NAME\nfrom fanout import scenario\n@scenario(name=NAME)\nasync def one(fleet): pass"
+        text = "from helper import NAME\n" + ONE.replace("@scenario", "@scenario(name=NAME)")
         assert load_text(folder, text).name == content
     assert "helper" not in sys.modules
     assert str(tmp_path / "first") not in sys.path

@@ -18,7 +18,17 @@ def test_the_figures() -> None:
     metrics.add("t", 100)
     metrics.add("none", [])
     assert metrics.summary() == {
-        "t": {"count": 100, "sum": 5050, "min": 1, "max": 100, "mean": 50.5, "p50": 50, "p90": 90, "p99": 99, "unit": "s"},
+        "t": {
+            "count": 100,
+            "sum": 5050,
+            "min": 1,
+            "max": 100,
+            "mean": 50.5,
+            "p50": 50,
+            "p90": 90,
+            "p99": 99,
+            "unit": "s",
+        },
         "none": {"count": 0, "unit": ""},
     }
 

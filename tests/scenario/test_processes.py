@@ -40,7 +40,7 @@ async def test_a_process_that_ends_before_it_is_ready_is_told_with_its_last_line
     await passes(
         """
         with pytest.raises(ProcessFailed) as caught:
-            await fleet.spawn("echo starting; test {id} = 0 && echo ready || { echo oh no; exit 3; }; cat", ready="^ready")
+            await fleet.spawn("test {id} = 0 && echo ready || { echo oh no; exit 3; }; cat", ready="^ready")
         said = str(caught.value)
         assert "is not ready on local-[1-2]" in said
         assert "ended (exit 3) before it was ready: local-[1-2]" in said and "oh no" in said

@@ -118,6 +118,17 @@ async def test_an_interrupt_ends_a_run_tidily(tmp_path: Path, number: signal.Sig
     assert signal.getsignal(number) == before
 
 
+async def test_machines_of_a_run_that_ends_while_they_are_connected_do_not_count_as_ok(tmp_path: Path) -> None:
+    class Impatient(Recorder):
+        def phase(self, name: str, done: int, total: int) -> None:
+            if name == "connect" and not done:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    result, _ = await playing.play(playing.write(tmp_path, "fleet.report('it ran')"), Impatient())
+    assert result.outcome == "interrupted"
+    assert result.machines == {"ok": 0, "unreachable": 3}
+
+
 async def test_a_second_interrupt_ends_it_at_once(tmp_path: Path) -> None:
     """Also when the scenario will not let go.  Agents whose root is gone end by themselves, with their lease."""
 
@@ -140,7 +151,7 @@ async def test_a_second_interrupt_ends_it_at_once(tmp_path: Path) -> None:
     assert result.outcome == "interrupted"
     assert any("letting go at once" in note for note in recorder.notes)
     async with asyncio.timeout(30):
-        while playing.left_of(options.run):
+        while playing.left_of(options.run):  # noqa: ASYNC110  the agents are nobody's children any more
             await asyncio.sleep(0.05)
 
 
