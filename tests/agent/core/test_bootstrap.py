@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fanout.agent.core.bootstrap import BANNER_MOST, GREETING, Bootstrap, Payload, stub
+from fanout.agent.core.bootstrap import BANNER_MOST, GREETING, Bootstrap, Payload, opening, stub
 
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
@@ -25,12 +25,13 @@ BANNER = st.binary(max_size=200) | st.lists(
 @settings(deadline=None)
 @given(
     banner=BANNER.filter(lambda banner: GREETING not in b"\n" + banner),
+    how=st.sampled_from([b"new", b"attached"]),
     rest=st.binary(max_size=50),
     cuts=st.lists(st.integers(0, 400), max_size=20),
 )
-def test_any_banner_in_any_pieces_is_passed_over(banner: bytes, rest: bytes, cuts: list[int]) -> None:
+def test_any_banner_in_any_pieces_is_passed_over(banner: bytes, how: bytes, rest: bytes, cuts: list[int]) -> None:
     bootstrap, after = Bootstrap(), None
-    for piece in pieces(banner + GREETING + b"a70d0d0a 3.12.1\n" + rest, cuts):
+    for piece in pieces(banner + GREETING + b"a70d0d0a 3.12.1 " + how + b"\n" + rest, cuts):
         if after is None:
             after = bootstrap.feed(piece)
         else:
@@ -38,6 +39,7 @@ def test_any_banner_in_any_pieces_is_passed_over(banner: bytes, rest: bytes, cut
     assert after == rest
     assert bootstrap.banner == banner
     assert (bootstrap.magic, bootstrap.version) == ("a70d0d0a", "3.12.1")
+    assert bootstrap.attached == (how == b"attached")
 
 
 def test_without_a_greeting_the_noise_is_kept_and_bounded() -> None:
@@ -61,7 +63,7 @@ def test_an_old_python_is_told() -> None:
         Bootstrap().feed(GREETING[1:] + b"old 3.6.15\n")
 
 
-@pytest.mark.parametrize("words", [b"", b"a", b"a b c", b"\xff \xfe c"])
+@pytest.mark.parametrize("words", [b"", b"a", b"a b", b"a b c d", b"\xff \xfe"])
 def test_a_greeting_of_other_words_is_refused(words: bytes) -> None:
     with pytest.raises(ValueError, match="greeted with"):
         Bootstrap().feed(GREETING + words + b"\n")
@@ -84,3 +86,11 @@ def test_the_stub_is_one_line_that_no_shell_touches() -> None:
     text = stub(b"print(1)")
     assert not set(text) & set("'\n!\\$`")
     assert "8" in text
+
+
+def test_the_line_after_stage_0_is_one_line_whatever_the_folder() -> None:
+    assert opening(b"stage", None) == b"stagestart\n"
+    folder = "/tmp/a b\n\u00e9"
+    line = opening(b"stage", folder)
+    assert line.count(b"\n") == 1
+    assert bytes.fromhex(line[len(b"stageattach ") :].decode()).decode() == folder
