@@ -96,10 +96,10 @@ def test_without_annotations_every_module_is_the_same_program() -> None:
         return ast.dump(tree)
 
     class Untype(ast.NodeTransformer):
-        def visit_AnnAssign(self, node):  # noqa: N802
+        def visit_AnnAssign(self, node):
             return ast.Assign([node.target], node.value, lineno=node.lineno) if node.value else node
 
-        def visit_If(self, node):  # noqa: N802
+        def visit_If(self, node):
             return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
 
     for name, text in raw_sources().items():
