@@ -7,7 +7,12 @@ import zlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.root.payload import payload, sources, strip
+from fanout.root import payload as module
+from fanout.root.payload import build, payload, raw_sources, strip
+
+
+def sources() -> dict[str, bytes]:
+    return {name: strip(text).encode() for name, text in raw_sources().items()}
 
 
 def test_it_is_at_most_40_kb() -> None:
@@ -58,3 +63,16 @@ def test_stripping_changes_no_meaning_and_no_line_number(parts: list[str]) -> No
         return found
 
     assert shape(strip(source)) == shape(source)
+
+
+def test_a_cache_that_is_damaged_or_that_others_may_write_is_not_used(tmp_path, monkeypatch) -> None:
+    made = build({"a": "x = 1\n"}, "y = 2\n")
+    path = tmp_path / "agent-x"
+    module._write(path, made)
+    assert module._read(path).source == made.source
+    path.chmod(0o666)
+    assert module._read(path) is None
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    assert module._read(path) is None
+    assert module._read(tmp_path / "none") is None
