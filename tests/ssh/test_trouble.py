@@ -91,7 +91,7 @@ async def test_machines_that_do_not_answer_do_not_hold_up_those_behind_them(
         sshd: LoopbackSshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
-    from fanout.root import session as module
+    from fanout.root import links as module
 
     monkeypatch.setattr(module, "ATTEMPT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections, and says nothing
