@@ -88,6 +88,7 @@ def arguments(host: Host, settings: Settings) -> dict[str, Any]:
     import asyncssh
 
     options: dict[str, Any] = {
+        "config": (),  # the user's
         "compression_algs": None,
         "keepalive_interval": settings.keepalive,
         "x11_forwarding": False,

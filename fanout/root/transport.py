@@ -194,6 +194,10 @@ class SSHConnection:
             async with asyncio.timeout(wait):
                 await self._connection.run(command, stdin=asyncssh.DEVNULL)
 
+    def part(self) -> None:
+        """Close it without waiting: its session is over."""
+        self._connection.close()
+
     async def close(self, wait: float = CLOSING) -> None:
         self.write_eof()
         with contextlib.suppress(TimeoutError):
@@ -345,6 +349,6 @@ def effective(host: Host) -> tuple[str, int, str | None]:
         host=host.address,
         **({"port": host.port} if host.port else {}),
         **({"username": host.user} if host.user else {}),
-        **({"config": None} if host.host_keys else {}),
+        config=None if host.host_keys else (),
     )
     return options.host or host.address, options.port or 22, options.username or None
