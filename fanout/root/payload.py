@@ -7,6 +7,7 @@ root's, compiled code is sent instead, which spares each of them the compiling.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib.util
 import io
@@ -53,6 +54,32 @@ def strip(source: str) -> str:
     return "".join(line.rstrip() + "\n" for line in lines)
 
 
+def untyped(source: str) -> str:
+    """Source without annotations and `if TYPE_CHECKING:` blocks, which mean nothing at run time; lines stay."""
+    lines = [line.encode() for line in source.splitlines()]  # the columns of `ast` count bytes
+    cuts: list[tuple[int, int, int]] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            cuts += [(row, 0, len(lines[row - 1])) for row in range(node.lineno, (node.end_lineno or 0) + 1)]
+        elif isinstance(node, ast.arg) and node.annotation is not None:
+            cuts += _cut(node.lineno, node.col_offset + len(node.arg.encode()), node.annotation)
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            cuts += _cut(node.target.end_lineno or 0, node.target.end_col_offset or 0, node.annotation)
+        elif isinstance(node, ast.FunctionDef) and node.returns is not None:
+            arrow = lines[node.returns.lineno - 1].rfind(b"->", 0, node.returns.col_offset)
+            if arrow >= 0:
+                cuts += _cut(node.returns.lineno, arrow, node.returns)
+    for row, start, end in sorted(cuts, reverse=True):
+        lines[row - 1] = lines[row - 1][:start] + lines[row - 1][end:]
+    return "".join(line.decode().rstrip() + "\n" for line in lines)
+
+
+def _cut(row: int, start: int, annotation: ast.expr) -> list[tuple[int, int, int]]:
+    """The stretch up to the annotation's end, where it is on one line; others stay."""
+    whole = annotation.lineno == annotation.end_lineno == row
+    return [(row, start, annotation.end_col_offset or 0)] if whole else []
+
+
 def raw_sources() -> dict[str, str]:
     """Module name -> text as installed, for everything the agent consists of; packages end in `.__init__`."""
     found = {"fanout.__init__": ""}
@@ -73,7 +100,7 @@ def raw_sources() -> dict[str, str]:
 
 def build(raw: dict[str, str], raw_stage0: str) -> Payload:
     """Strip, compile, compress: some 200 ms."""
-    modules = {name: strip(text).encode() for name, text in raw.items()}
+    modules = {name: untyped(strip(text)).encode() for name, text in raw.items()}
     stage0 = strip(raw_stage0).encode()
     digest = blake2b(stage0, digest_size=8)
     for name, source in modules.items():
