@@ -97,7 +97,6 @@ def measure_skew(size: Size) -> list[Figure]:
             spec = {"argv": ["/bin/true"], "name": "p", "logs": "none"}
             call = session.call(frames.SPAWN, session.up, spec)
             await settled(call, tree.EXITED, (1).to_bytes(4, "big"))
-            await asyncio.sleep(2.5)  # clocks are compared with each heartbeat
             for generation in (2, 3, 4):
                 start = session.call(frames.PROCESS, session.up, [call.number, "start", session.now() + 2.0])
                 await settled(start, tree.DONE)

@@ -53,6 +53,7 @@ class Link:
         self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
         self._heard = now
         self._pinged = now
+        self._clock_told = False
         self._due: float | None = None
         self._decoder = frames.Decoder()
         self._queues: tuple[deque[Any], ...] = (deque(), deque(), deque())
@@ -213,12 +214,18 @@ class Link:
         self._due = None
         if now - self._heard > SILENCE:
             return "no sign of life for %.0f s" % (now - self._heard)
-        if now >= self._pinged + HEARTBEAT:  # the very time that `timeout` gave: a difference may round below it
-            self._pinged = now
-            ahead = None if clock is None or self.offset is None else clock + self.offset
-            self.send(frames.CONTROL, frames.PING, 0, b"", codec.pack([now, lease, ahead]))
+        news = clock is not None and self.offset is not None and not self._clock_told
+        if news or now >= self._pinged + HEARTBEAT:  # the very time that `timeout` gave: a difference may round below
+            self.ping(now, lease, clock)
         self._acknowledge(now)
         return None
+
+    def ping(self, now: float, lease: int, clock: float | None) -> None:
+        """Also right after the handshake: with the next one the child knows the root's clock, within milliseconds."""
+        ahead = None if clock is None or self.offset is None else clock + self.offset
+        self._pinged = now
+        self._clock_told = ahead is not None
+        self.send(frames.CONTROL, frames.PING, 0, b"", codec.pack([now, lease, ahead]))
 
     def _acknowledge(self, now: float) -> None:
         if all(receiver.acked == receiver.told for receiver in self._receivers):

@@ -266,6 +266,7 @@ class Node:
             link.subtree, link.past = machines, link.past | link.subtree
             link.state = OPEN
             link.send(frames.CONTROL, frames.WELCOME, 0, b"", codec.pack(identity))
+            link.ping(now, self.lease, self.clock)
             self.inbox.append((OPENED, machine))
             self.emit(call, UP, facts, now, machines=machines)
         elif kind in (frames.EVENTS, frames.FENCED):
