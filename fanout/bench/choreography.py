@@ -37,7 +37,7 @@ FLOOD = "while :; do echo 012345678901234567890123456789012345678901234567890123
 async def _barriers(session: Session, name: str) -> list[float]:
     """For each round the ms from the last arrival to the last release."""
     script = MEMBER % (ROUNDS, PAUSE, name, PATIENCE)
-    call = session.call(frames.RUN, session.up, {"shell": f"exec {_PYTHON} -I -S -c '{script}'"})
+    call = session.call(frames.RUN, session.up, {"shell": f"exec python3 -I -S -c '{script}'"})
     await settled(call, tree.DONE)
     rounds: list[list[tuple[float, float]]] = [[] for _ in range(ROUNDS)]
     for _, (outcome, _, out, err, _) in call.groups(tree.DONE):
@@ -49,17 +49,11 @@ async def _barriers(session: Session, name: str) -> list[float]:
     return [(max(went for _, went in pairs) - max(came for came, _ in pairs)) * 1e3 for pairs in rounds]
 
 
-_PYTHON = "python3"
-
-
 def measure_barrier(size: Size) -> list[Figure]:
-    reports: dict[int, int] = {}
-
-    def heard(report: Report) -> None:
-        reports[report.machine] = reports.get(report.machine, 0) + 1
+    reports: list[Report] = []
 
     async def barriers() -> list[Figure]:
-        async with place.session(size.machines, size.relays, on_report=heard) as session:
+        async with place.session(size.machines, size.relays, on_report=reports.append) as session:
             await connected(session)
             await _barriers(session, "warm")
             before = session.statistics()["messages_in"]
@@ -72,12 +66,14 @@ def measure_barrier(size: Size) -> list[Figure]:
             rate = (session.forwarded - bytes_before) / (time.monotonic() - began) / 1e6
             stop = session.call(frames.PROCESS, session.up, [flood.number, "stop", 0.0])
             await settled(stop, tree.DONE)
-        lost = 3 * ROUNDS * size.machines - sum(reports.values())
+        lost = 3 * ROUNDS * size.machines - len(reports)
         return [
             Figure("barrier over all, idle, median", median(idle), "ms"),
             Figure("barrier over all, idle, p99", quantile(idle, 0.99), "ms"),
-            Figure("barrier over all, flooded, median", median(flooded), "ms", 3 * median(idle), median(idle), "idle"),
-            Figure("barrier over all, flooded, p99", quantile(flooded, 0.99), "ms", None, quantile(idle, 0.99), "idle"),
+            Figure("barrier over all, flooded, median", median(flooded), "ms", 3 * median(idle), median(idle),
+                   "idle"),
+            Figure("barrier over all, flooded, p99", quantile(flooded, 0.99), "ms", None, quantile(idle, 0.99),
+                   "idle"),
             Figure("messages to the root, a barrier and reports", messages, ""),
             Figure("logs to the root in the flood", rate, "MB/s"),
             Figure("reports lost in the flood", lost, "", 0.0),

@@ -42,7 +42,7 @@ def measure_logs(size: Size) -> list[Figure]:
         kept = sum(path.stat().st_size for path in (folder.path / "machines").glob("*/load.log"))
         megabytes = expected / 1e6
         return [
-            Figure("logs to the root's folder", taken, "s", None, _bare(size), "the same programs writing to /dev/null"),
+            Figure("logs to the root's folder", taken, "s", None, _bare(size), "the programs alone"),
             Figure("logs: rate", megabytes / taken, "MB/s"),
             Figure("logs: root CPU, for each 100 MB", cpu / megabytes * 100, "s"),
             Figure("logs: messages to the root, for each MB", messages / megabytes, ""),
