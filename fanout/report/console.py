@@ -221,7 +221,7 @@ def _value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_value(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {_value(item)}" for key, item in value.items() if key not in ("by", "error"))
     if isinstance(value, list | tuple):
         return plural(len(value), "value")
     return str(value)

@@ -135,7 +135,9 @@ class Session:
         network = [[m.id, m.name, m.role, m.address] for m in self.machines]
         names = ("id", "name", "role", "address")
         text = json.dumps([dict(zip(names, entry, strict=True)) for entry in network]).encode()
-        self.call(frames.NETWORK, self.up | self.detached, {"machines": network, "json": zlib.compress(text)})
+        everyone = self.sync.everyone = self.up | self.detached
+        body = {"machines": network, "json": zlib.compress(text), "everyone": machineset.pack(everyone)}
+        self.call(frames.NETWORK, everyone, body)
 
     def subtree(self, machine: int) -> int:
         """The machines at and below this one."""
@@ -243,7 +245,7 @@ class Session:
         self.sync.tick(self.now())
         if self.sync.answers:
             answers, self.sync.answers = self.sync.answers, []
-            node.answer([(machines, key, list(answer)) for machines, key, answer in answers])
+            node.answer([(machines, key, codec.pack(answer)) for machines, key, answer in answers])
         node.tick(self.now())
         self.links.pump_all()
         if self._timer is not None:
@@ -265,14 +267,14 @@ class Session:
         else:
             self._outstanding.answered(number, machines)
             call = self._calls.get(number)
-            if call is None:
-                return
-            if phase == tree.REFUSED:
+            if call is not None and phase == tree.REFUSED:
                 call.refuse(machines, codec.unpack(value))
-            else:
+            elif call is not None:
                 call.event(phase, extra, value, machines)
-                if phase in (tree.DONE, tree.EXITED):
-                    self.sync.call_over(number, machines)
+            if phase in (tree.DONE, tree.EXITED):
+                self.sync.call_over(number, machines)
+            elif phase == tree.STARTED:
+                self.sync.call_begun(number, machines)
 
     def _request(self, extra: bytes, value: Any, machines: int) -> None:
         """What machines ask of each other: barriers, signals, topics."""
@@ -328,6 +330,10 @@ class Session:
                 if not self.recovery.failed(machine, outcome, reason):
                     self.lose(machineset.single(machine), outcome, reason)
         elif machines and not self._ending:
+            if reason.startswith("refused: "):  # it lies, or is broken: it is not asked again
+                self.problems.append((machines, reason))
+                self.lose(machines, outcome, reason)
+                return
             for machine in machineset.members(machines):
                 self.recovery.failed(machine, Outcome.UNREACHABLE, reason)
             lost = machines & ~machineset.of(self.down)

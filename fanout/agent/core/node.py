@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 UP, DOWN = merge.UP, merge.DOWN
 DONE, STARTED, READY, EXITED, MATCHED, ENDED, REFUSED = 3, 4, 5, 6, 7, 8, 9
 SYNC = merge.SYNC
+INSTANT = 11  # by how many seconds a start at an instant was missed
 
 # What the inbox holds: tuples that begin with one of these.
 COMMAND = "command"  # (kind, call, body): do this on this machine
