@@ -166,7 +166,7 @@ def test_a_barrier_is_a_count_of_who_has_come(
         full = machineset.count(came) >= needed
         hopeless = machineset.count(members & ~(lost & ~came)) < needed
         if full and not lost_first:
-            assert answered[generation] == dict.fromkeys(machineset.members(came), {True})
+            assert answered[generation] == {machine: {True} for machine in machineset.members(came)}
         elif full or hopeless:  # who has come, or who will, is alive when it is asked: one answer for all
             assert set(answered[generation]) == set(machineset.members(came))
             assert len({frozenset(said) for said in answered[generation].values()}) <= 1

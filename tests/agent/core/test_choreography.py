@@ -36,7 +36,7 @@ def below(parents: list[int | None], machine: int) -> int:
     return found
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 1 << 30))
 def test_links_lost_and_made_again_change_no_barrier_signal_or_metric(seed: int) -> None:
     rng = Random(seed)
@@ -49,8 +49,7 @@ def test_links_lost_and_made_again_change_no_barrier_signal_or_metric(seed: int)
     def lose_one() -> None:
         """The link above a machine breaks at any moment, and is made again by the same parent."""
         machine = rng.randrange(total)
-        if not net.up >> machine & 1 or not all(net.hosts[m].wire.open for m in above(machine)):  # type: ignore[union-attr]
-            return
+        assert net.run(lambda: net.up == net.everyone, within=20.0)
         net.cut(machine)
         net.run(within=rng.choice([0.02, 0.2]))
         subtree = below(parents, machine)
@@ -60,10 +59,6 @@ def test_links_lost_and_made_again_change_no_barrier_signal_or_metric(seed: int)
             net.connect(net.root, machine, 0, subtree)
         else:
             net.call(frames.CONNECT, 1 << parent, {"children": [spec]})
-
-    def above(machine: int) -> list[int]:
-        parent = parents[machine]
-        return [machine] if parent is None else [machine, *above(parent)]
 
     for generation in (1, 2, 3):
         for machine in rng.sample(range(total), total):
