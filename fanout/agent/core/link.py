@@ -55,7 +55,7 @@ class Link:
         self._measured = now
         self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
         self._heard = now
-        self._ping_due: float | None = None
+        self._ping_due = now
         self._early = list(EARLY)
         self._told_clock = False
         self._due: float | None = None
@@ -224,15 +224,12 @@ class Link:
         if now - self._heard > SILENCE:
             return "no sign of life for %.0f s" % (now - self._heard)
         ahead = None if clock is None or self.offset is None else clock + self.offset
-        if now >= self._next_ping() or (ahead is not None and not self._told_clock):
+        if now >= self._ping_due or (ahead is not None and not self._told_clock):
             self._ping_due = now + (self._early.pop(0) if self._early else HEARTBEAT)
             self._told_clock = ahead is not None
             self.send(frames.CONTROL, frames.PING, 0, b"", codec.pack([now, lease, ahead]))
         self._acknowledge(now)
         return None
-
-    def _next_ping(self) -> float:
-        return float("-inf") if self._ping_due is None else self._ping_due
 
     def _acknowledge(self, now: float) -> None:
         if all(receiver.acked == receiver.told for receiver in self._receivers):
@@ -252,7 +249,7 @@ class Link:
         """When `tick` is wanted next at the latest, on the clock of `now`."""
         if self.state != OPEN or self.up:
             return None
-        due = self._next_ping()
+        due = self._ping_due
         if self._ack_due is not None:
             due = min(due, self._ack_due)
         self._due = due
