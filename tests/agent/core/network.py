@@ -429,8 +429,9 @@ class Network:
             self.down &= ~machines
             for machine in machineset.members(machines):
                 if machine in self._children:
-                    children = [{"id": child} for child in self._children[machine]]
-                    self.call(frames.CONNECT, machineset.single(machine), {"children": children})
+                    children = [{"id": child} for child in self._children[machine] if not self.joined >> child & 1]
+                    if children:
+                        self.call(frames.CONNECT, machineset.single(machine), {"children": children})
         elif phase == tree.SYNC:
             members, op = merge.split_sync(extra)
             self.sync.request(machines, extra, members, codec.unpack(op), codec.unpack(value), self.now)
