@@ -102,8 +102,8 @@ class Connection:
             bootstrap, self._bootstrap = self._bootstrap, None
             if not bootstrap.attached:
                 self._write(self.owner.payload.offer(bootstrap.magic, bool(self.spec["identity"].get("relay"))))
-            subtree = machineset.unpack(self.spec.get("subtree", b""))
-            agent.node.open_child(self.machine, self.call, self.spec["identity"], agent.loop.now, subtree)
+            subtree, past = (machineset.unpack(self.spec.get(key, b"")) for key in ("subtree", "past"))
+            agent.node.open_child(self.machine, self.call, self.spec["identity"], agent.loop.now, subtree, past)
             data = rest
         if data:
             agent.node.receive(self.machine, data, agent.loop.now)

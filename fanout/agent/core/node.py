@@ -47,6 +47,7 @@ RESUMED = "resumed"  # (): there is a new way to the root; what was asked and no
 BYE = "bye"  # (reason,): the parent does not want us
 
 LOST = "lost"
+REFUSED_CHILD = "failed"  # it broke the protocol: it is not connected again, while what is below it is
 
 VALUE_MOST = frames.MAX_SIZE[frames.CONTROL] - (1 << 20)
 """Bytes of the value of one event; the rest is for the set, the key, and events folded into the same message."""
@@ -101,21 +102,32 @@ class Node:
                 self.parent.send_up(cls, kind, body, origins)
         return self.parent
 
-    def open_child(self, machine: int, call: int, identity: dict[str, Any], now: float, subtree: int = 0) -> Link:
+    def open_child(self, machine: int, call: int, identity: dict[str, Any], now: float, subtree: int = 0,
+                   past: int = 0) -> Link:
         """A connection to a child is there, and stage 0 has run; `identity` is what the child will be told.
 
-        `subtree`: the machines that may be below it, where its agent may be there already.
+        Where its agent may be there already, `subtree` is the machines that may be below it, and `past` those
+        that have been, and whose words it may still carry.
         """
         link = self.children[machine] = Link(False, now)
-        link.subtree = machineset.single(machine) | subtree
+        self._move(machineset.single(machine) | subtree, link)
+        link.past = past
         self._identities[machine] = (call, identity)
         return link
+
+    def _move(self, machines: int, to: Link) -> None:
+        """From now on these are reached over this link, and no command goes the old way any more."""
+        for link in self.children.values():
+            if link is not to:
+                link.past |= link.subtree & machines
+                link.subtree &= ~machines
+        to.subtree |= machines
 
     def connect_failed(self, machine: int, call: int, outcome: str, reason: str, now: float) -> None:
         """No connection to a child came about."""
         self.emit(call, DOWN, [outcome, reason], now, machines=machineset.single(machine))
 
-    def lost(self, machine: int, reason: str, now: float) -> None:
+    def lost(self, machine: int, reason: str, now: float, outcome: str = LOST) -> None:
         """A child's connection has ended: it, and what it led to, cannot be reached any more."""
         link = self.children.pop(machine, None)
         if link is None:
@@ -124,7 +136,7 @@ class Node:
         call, identity = self._identities.pop(machine)
         self._merger.gone(link.subtree)
         own = machineset.single(machine)
-        events = [(merge.key(call, DOWN), codec.pack([LOST, reason]), own)]
+        events = [(merge.key(call, DOWN), codec.pack([outcome, reason]), own)]
         if link.subtree & ~own:
             name = identity.get("name", str(machine))
             why = codec.pack([LOST, "its relay %s is gone: %s" % (name, reason)])
@@ -141,7 +153,7 @@ class Node:
         """A child broke the protocol: say so, and cut it off."""
         self.refused.append((machine, reason))
         self.inbox.append((CLOSE, machine))
-        self.lost(machine, "refused: " + reason, now)
+        self.lost(machine, "refused: " + reason, now, REFUSED_CHILD)
 
     def receive(self, peer: int | None, data: bytes, now: float) -> None:
         """Bytes from a child, or (None) from the parent.
@@ -153,7 +165,10 @@ class Node:
             return
         if peer is None:
             for frame in link.receive(data, now):
-                self._from_parent(link, frame, now)
+                try:
+                    self._from_parent(link, frame, now)
+                except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
+                    raise ProtocolError("message %d makes no sense: %r" % (frame[1], error)) from None
             return
         try:
             for frame in link.receive(data, now):
@@ -220,23 +235,23 @@ class Node:
 
         Returns the targets that no link leads to.
         """
-        below = 0
+        below = past = 0
         if kind == frames.CONNECT:
             children = 0
             for spec in codec.unpack(body)["children"]:
                 children |= machineset.single(spec["id"])
                 below |= machineset.single(spec["id"]) | _machines(spec.get("subtree", b""))
+                past |= _machines(spec.get("past", b""))
             self._merger.expect(call, children)
-            for link in self.children.values():  # they move: no command goes the old way any more
-                link.past |= link.subtree & below
-                link.subtree &= ~below
         else:
             self._merger.expect(call, targets)
         rest = targets
         for link in self.children.values():
             part = targets & link.subtree
             if part and link.state == OPEN:
-                link.subtree |= below
+                if below:
+                    self._move(below, link)
+                    link.past |= past
                 link.hurry = link.hurry or kind == frames.END
                 link.send(frames.CONTROL, kind, call, machineset.pack(part), body)
                 rest &= ~part
@@ -259,9 +274,10 @@ class Node:
             machines = machineset.single(machine)
             if "resumed" in facts:
                 last, packed = codec.fields(codec.pack(facts.pop("resumed")), int, bytes)
-                machines = _machines(packed)
-                if machines & ~link.subtree:
+                claimed = _machines(packed) | machines
+                if claimed & ~(link.subtree | link.past):
                     raise ProtocolError("has machines below it that are not its own")
+                machines = claimed & link.subtree  # others have moved meanwhile, which it cannot know
                 facts["resumed"] = last
             link.subtree, link.past = machines, link.past | link.subtree
             link.state = OPEN
@@ -269,19 +285,13 @@ class Node:
             self.inbox.append((OPENED, machine))
             self.emit(call, UP, facts, now, machines=machines)
         elif kind in (frames.EVENTS, frames.FENCED):
-            events = merge.decode(body)
-            for key, _, machines in events:
-                if machines & ~(link.subtree | link.past) or not machines:
-                    raise ProtocolError("speaks for machines that are not its own")
-                if merge.split_key(key)[1] == DOWN:
-                    link.subtree &= ~machines
-                    link.past |= machines
-                    self._merger.gone(machines)
+            events = self._heard(link, merge.decode(body))
             if self.root:
                 self._arrived(events)
                 link.receiver(cls).settle(number)
             elif kind == frames.FENCED:
                 self.flush(now)
+                body = codec.pack([[key, value, machineset.pack(machines)] for key, value, machines in events])
                 self._up(cls, kind, body, [(link.receiver(cls), number)])
             else:
                 self._merger.add(events, (link.receiver(cls), number), now)
@@ -307,6 +317,25 @@ class Node:
         elif kind == frames.BYE:
             self.inbox.append((CLOSE, machine))
             self.lost(machine, body.decode("utf-8", "replace"), now)
+
+    def _heard(self, link: Link, events: list[tuple[bytes, bytes, int]]) -> list[tuple[bytes, bytes, int]]:
+        """What holds of a child's events: not that those are down which are reached another way by now."""
+        moved = 0
+        for other in self.children.values():
+            if other is not link:
+                moved |= other.subtree
+        hold = []
+        for key, value, machines in events:
+            if machines & ~(link.subtree | link.past) or not machines:
+                raise ProtocolError("speaks for machines that are not its own")
+            if merge.split_key(key)[1] == DOWN:
+                machines &= ~moved
+                link.subtree &= ~machines
+                link.past |= machines
+                self._merger.gone(machines)
+            if machines:
+                hold.append((key, value, machines))
+        return hold
 
     def _up(self, cls: int, kind: int, body: bytes, origins: list[Origin]) -> None:
         if self.parent is not None:
@@ -359,6 +388,10 @@ class Node:
         measured = self._metrics.flush(float("inf"))
         if measured is not None:
             self._up(frames.REPORT, frames.METRICS, *measured)
+
+    def told(self) -> bool:
+        """All events of this node are known to be at the root."""
+        return self._merger.due() is None and self.parent is not None and self.parent.told()
 
     def room(self, cls: int) -> int:
         """Bytes of reports or logs that this machine may add now without swelling the queue."""
