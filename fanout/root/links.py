@@ -55,8 +55,7 @@ class _Peer:
             bootstrap, self.bootstrap = self.bootstrap, None
             if not bootstrap.attached:
                 self.connection.write(payload().offer(bootstrap.magic, self.spec["identity"]["relay"]))
-            subtree, past = (machineset.unpack(self.spec.get(key, b"")) for key in ("subtree", "past"))
-            session.node.open_child(self.machine, self.call, self.spec["identity"], session.now(), subtree, past)
+            session.node.open_child(self.machine, self.call, self.spec["identity"], session.now())
             data = rest
         if data:
             session.node.receive(self.machine, data, session.now())

@@ -179,6 +179,8 @@ class Session:
         if parent is None:
             self._number += 1
             self.recovery.calls[machine] = self._number
+            if not new:
+                self.node.await_child(machine, self.subtree(machine), self.behind[machine])
             self.links.reach(spec, self._number, self.now() + seconds)
         else:
             self._connect_at(parent, [spec], seconds)
@@ -329,6 +331,10 @@ class Session:
         tops = [machine for machine in machineset.members(machines) if calls.get(machine) == number]
         if not tops:
             return  # out of date: it has been connected another way since
+        hang = 0
+        for machine in tops:
+            hang |= self.subtree(machine)
+        machines &= hang  # what is being connected another way comes that way
         if "resumed" not in facts and machines & self.joined:
             again = machines & self.joined
             machines &= ~again

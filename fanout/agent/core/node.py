@@ -77,6 +77,7 @@ class Node:
         self._merger = merge.Merger(self._below)
         self._metrics = MetricMerger()
         self._identities: dict[int, tuple[int, Any]] = {}
+        self._awaited: dict[int, tuple[int, int]] = {}
 
     def _below(self) -> int:
         machines = 0 if self.me is None else machineset.single(self.me)
@@ -102,26 +103,33 @@ class Node:
                 self.parent.send_up(cls, kind, body, origins)
         return self.parent
 
-    def open_child(self, machine: int, call: int, identity: dict[str, Any], now: float, subtree: int = 0,
-                   past: int = 0) -> Link:
-        """A connection to a child is there, and stage 0 has run; `identity` is what the child will be told.
+    def await_child(self, machine: int, subtree: int, past: int) -> None:
+        """A child will be connected whose agent may be there already.
 
-        Where its agent may be there already, `subtree` is the machines that may be below it, and `past` those
-        that have been, and whose words it may still carry.
+        `subtree`: what hangs below it, unless it is sent elsewhere before the child comes; `past`: what ever hung
+        there, and whose words it may still carry.
         """
+        self._move(machineset.single(machine) | subtree, None)
+        self._awaited[machine] = (subtree, past)
+
+    def open_child(self, machine: int, call: int, identity: dict[str, Any], now: float) -> Link:
+        """A connection to a child is there, and stage 0 has run; `identity` is what the child will be told."""
         link = self.children[machine] = Link(False, now)
-        self._move(machineset.single(machine) | subtree, link)
-        link.past = past
+        subtree, link.past = self._awaited.get(machine, (0, 0))
+        link.subtree = machineset.single(machine) | subtree
         self._identities[machine] = (call, identity)
         return link
 
-    def _move(self, machines: int, to: Link) -> None:
-        """From now on these are reached over this link, and no command goes the old way any more."""
+    def _move(self, machines: int, to: Link | None) -> None:
+        """From now on these are reached over this link, or none yet, and no command goes the old way any more."""
         for link in self.children.values():
             if link is not to:
                 link.past |= link.subtree & machines
                 link.subtree &= ~machines
-        to.subtree |= machines
+        for machine, (subtree, past) in self._awaited.items():
+            self._awaited[machine] = (subtree & ~machines, past)
+        if to is not None:
+            to.subtree |= machines
 
     def connect_failed(self, machine: int, call: int, outcome: str, reason: str, now: float) -> None:
         """No connection to a child came about."""
@@ -257,6 +265,9 @@ class Node:
                 rest &= ~part
         if self.me is not None and targets >> self.me & 1:
             rest &= ~machineset.single(self.me)
+            if kind == frames.CONNECT:
+                for spec in codec.unpack(body)["children"]:
+                    self.await_child(spec["id"], _machines(spec.get("subtree", b"")), _machines(spec.get("past", b"")))
             self.inbox.append((COMMAND, kind, call, body))
         if rest and below:  # their relay was lost while this was on its way: nobody else will speak for them
             self.emit(call, DOWN, [LOST, "its relay was lost before it could connect"], now, machines=below)

@@ -173,8 +173,7 @@ class Host:
             _, kind, call, body = item
             if kind == frames.CONNECT:
                 for spec in codec.unpack(body)["children"]:
-                    below, past = (machineset.unpack(spec.get(key, b"")) for key in ("subtree", "past"))
-                    net.connect(self, spec["id"], call, below, past)
+                    net.connect(self, spec["id"], call)
             else:
                 net.behave(self, kind, call, codec.unpack(body))
         elif what == tree.CLOSE:
@@ -303,16 +302,16 @@ class Network:
         self.run(lambda: not self.everyone & ~(self.up | self.down), within)
         self.run(lambda: all(self.hosts[machine].node.me is not None for machine in machineset.members(self.up)), 1.0)
 
-    def connect(self, parent: Host, machine: int, call: int, below: int = 0, past: int = 0) -> None:
+    def connect(self, parent: Host, machine: int, call: int) -> None:
         """A connection from `parent` to a machine, new or known to the tree: takes two latencies."""
         if machine in self.unreachable:
             parent.node.connect_failed(machine, call, "unreachable", "it does not answer", self.now)
             parent.wake()
         else:
-            self.at(self.now + 2 * self.latency(), self._connected, (parent, machine, call, below, past))
+            self.at(self.now + 2 * self.latency(), self._connected, (parent, machine, call))
 
-    def _connected(self, what: tuple[Host, int, int, int, int]) -> None:
-        parent, machine, call, below, past = what
+    def _connected(self, what: tuple[Host, int, int]) -> None:
+        parent, machine, call = what
         if not parent.alive:
             return
         child = self.hosts.get(machine)
@@ -326,7 +325,7 @@ class Network:
             child.wire.cut()
         identity = {"id": machine, "name": f"m{machine}", "lease": self.lease}
         wire = child.wire = parent.below[machine] = Wire(self, parent, child, machine)
-        wire.link_above = parent.node.open_child(machine, call, identity, self.now, below, past)
+        wire.link_above = parent.node.open_child(machine, call, identity, self.now)
         wire.link_below = child.node.open_parent({}, self.now)
         child.wake()
         parent.wake()
