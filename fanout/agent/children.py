@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 READ_SIZE = 64 << 10
 STDERR_MOST = 4 << 10
+KEYLESS = (
+    "; a relay logs in with keys of its own: give it one, lend it yours with --forward-agent,"
+    " or do without relays: --relays 0"
+)
 CLOSING = 2.0  # s that an ssh gets to end by itself once its input is closed
 
 
@@ -222,7 +226,10 @@ class Connection:
         if self._bootstrap is not None and self._bootstrap.noise().strip() and not said.strip():
             said = self._bootstrap.noise().decode("utf-8", "replace")[-500:]
         how = diagnose.remote if self.spec.get("local") else diagnose.ssh
-        return how(code, said, self.spec.get("python") or "python3")
+        outcome, reason, passes = how(code, said, self.spec.get("python") or "python3")
+        if outcome == diagnose.AUTH_FAILED and not self.owner.has_key:
+            reason += KEYLESS
+        return outcome, reason, passes
 
     @property
     def began(self) -> bool:
@@ -273,6 +280,11 @@ class Children:
                 fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
                 with os.fdopen(fd, "w") as file:
                     file.write(text)
+
+    @property
+    def has_key(self) -> bool:
+        """Relays were given what they log in with: a key of the fleet's, or the user's SSH agent."""
+        return bool(self._ssh.get("key") or self._ssh.get("forward_agent"))
 
     def argv(self, spec: dict[str, Any]) -> list[str]:
         python = spec.get("python") or "python3"

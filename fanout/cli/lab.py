@@ -51,12 +51,27 @@ def up(machines: int, name: str, rate: str | None, cpu: float | None) -> None:
 
 
 @command.command()
-@click.option("--json", "as_json", is_flag=True, help="All there is to know, as JSON.")
-def ls(as_json: bool) -> None:
-    """List the labs that are up."""
+@click.option("--json", "form", flag_value="json", help="All there is to know, as JSON.")
+@click.option("--hosts", "form", flag_value="hosts", help="As a hosts file, for --fleet hosts:FILE.")
+@click.option("--known-hosts", "form", flag_value="known-hosts", help="The host keys, as lines for ~/.ssh/known_hosts.")
+def ls(form: str | None) -> None:
+    """List the labs that are up.
+
+    \b
+    To use a lab as if its hosts were machines of your own:
+      fanout lab ls --hosts > nodes.txt
+      fanout lab ls --known-hosts >> ~/.ssh/known_hosts
+      fanout run scenarios/gossip.py --fleet hosts:nodes.txt
+    """
     labs = [lab for name in Lab.names() if (lab := _open(name))]
-    if as_json:
+    if form == "json":
         click.echo(json.dumps([_record(lab) for lab in labs], indent=2))
+        return
+    if form == "hosts":
+        click.echo("".join(_hosts_lines(lab) for lab in labs), nl=False)
+        return
+    if form == "known-hosts":
+        click.echo("".join(_known_hosts_lines(lab) for lab in labs), nl=False)
         return
     if not labs:
         click.echo("no lab is up; make one with: fanout lab up -n 5", err=True)
@@ -103,7 +118,22 @@ def _record(lab: Lab) -> dict[str, object]:
         "limits": lab.limits,
         "key": str(lab.key),
         "hosts": [
-            {"name": h.name, "address": h.address, "port": h.port, "user": h.user, "pid": h.pid}
+            {
+                "name": h.name, "address": h.address, "port": h.port, "user": h.user, "pid": h.pid,
+                "host_keys": list(h.host_keys),
+            }
             for h in lab.hosts
         ],
-    }
+    }  # fmt: skip
+
+
+def _hosts_lines(lab: Lab) -> str:
+    return "".join(f"{h.user}@{h.address}:{h.port} name={h.name} key={lab.key}\n" for h in lab.hosts)
+
+
+def _known_hosts_lines(lab: Lab) -> str:
+    lines = []
+    for host in lab.hosts:
+        name = host.address if host.port == 22 else f"[{host.address}]:{host.port}"
+        lines += [f"{name} {key}\n" for key in host.host_keys]
+    return "".join(lines)

@@ -84,6 +84,10 @@ EXIT = {
     "--cipher", metavar="NAME",
     help="SSH cipher between machines; by default the fastest that both have.",
 )  # fmt: skip
+@click.option(
+    "--forward-agent", is_flag=True,
+    help="Let relays log in to their machines by your SSH agent, instead of by keys of their own.",
+)  # fmt: skip
 @click.option("--debug", is_flag=True, help="Show tracebacks of errors; the same as FANOUT_DEBUG=1.")
 @click.pass_context
 def command(

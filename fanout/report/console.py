@@ -220,6 +220,12 @@ def _metrics(metrics: dict[str, Any]) -> Iterator[str]:
 def _value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, dict) and "count" in value:  # a metric: one value is told as one
+        unit = f" {value['unit']}" if value.get("unit") else ""
+        if value["count"] == 1 and "min" in value:
+            return f"{_value(value['min'])}{unit}"
+        shown = (f"{key} {_value(item)}" for key, item in value.items() if key not in ("unit", "sum"))
+        return ", ".join(shown) + (f" ({unit.strip()})" if unit else "")
     if isinstance(value, dict):
         return ", ".join(f"{key} {_value(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ATTEMPT = 3.0  # s for one attempt to attach: what cannot be reached in that time is tried another way
 PAUSE = 0.5  # s between attempts at a machine
+FINAL = (Outcome.AUTH_FAILED, Outcome.HOST_KEY, Outcome.NO_PYTHON)
+"""What is wrong with a machine that was never there, and does not pass: once every parent has met it, it is so."""
 
 
 class Recovery:
@@ -63,6 +65,9 @@ class Recovery:
                 if outcome == Outcome.LOST or session.now() >= deadline:
                     session.lose(machineset.single(machine), Outcome.LOST, f"{reason}; then: {why}")
                     return
+            if outcome in FINAL and not session.joined >> machine & 1:
+                session.lose(machineset.single(machine), outcome, why)
+                return
             await asyncio.sleep(PAUSE)
 
     def _release(self, relay: int, why: str) -> None:

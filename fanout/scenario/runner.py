@@ -224,6 +224,7 @@ class _Run:
         return tree
 
     async def _connect(self, hosts: list[Host]) -> None:
+        self.observer.phase("connect", 0, len(hosts))
         roles = assign(hosts, self.request.roles)
         machines = [Machine(i, host, role) for i, (host, role) in enumerate(zip(hosts, roles, strict=True))]
         tree = self._tree(hosts)

@@ -24,7 +24,10 @@ class FakeLab:
     def __init__(self, name: str, count: int, limits: str = "") -> None:
         self.name, self.limits, self.key = name, limits, Path("/labs/id")
         self.hosts = [
-            SimpleNamespace(name=f"lab-{i:03}", address=f"10.0.0.{i}", port=22, user="root", pid=i)
+            SimpleNamespace(
+                name=f"lab-{i:03}", address=f"10.0.0.{i}", port=22 + i // 3, user="root", pid=i,
+                host_keys=(f"ssh-ed25519 K{i}",),
+            )  # fmt: skip
             for i in range(1, count + 1)
         ]
         FakeLab.there[name] = self
@@ -87,8 +90,18 @@ def test_ls_tells_of_whole_and_half_made_labs() -> None:
     record = json.loads(fanout_lab("ls", "--json").stdout)
     assert [lab["name"] for lab in record] == ["big", "x"]
     assert record[0]["hosts"][2] == {
-        "name": "lab-003", "address": "10.0.0.3", "port": 22, "user": "root", "pid": 3,
+        "name": "lab-003", "address": "10.0.0.3", "port": 23, "user": "root", "pid": 3,
+        "host_keys": ["ssh-ed25519 K3"],
     }  # fmt: skip
+
+
+def test_ls_gives_what_a_hosts_fleet_needs_to_run_on_a_lab() -> None:
+    FakeLab("big", 3)
+    text = fanout_lab("ls", "--hosts").stdout
+    assert text.splitlines()[2] == "root@10.0.0.3:23 name=lab-003 key=/labs/id"
+    assert fanout_lab("ls", "--known-hosts").stdout.splitlines() == [
+        "10.0.0.1 ssh-ed25519 K1", "10.0.0.2 ssh-ed25519 K2", "[10.0.0.3]:23 ssh-ed25519 K3",
+    ]  # fmt: skip
 
 
 def test_ls_without_labs_is_empty_on_stdout() -> None:

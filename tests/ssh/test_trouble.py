@@ -53,6 +53,28 @@ async def test_each_trouble_has_its_outcome_and_remedy_and_harms_no_other(
     assert up.problems == [] and left(work) == [] and sshd.processes() == set()
 
 
+async def test_below_relays_that_cannot_be_reached_each_machine_has_its_own_reason_and_soon(
+        sshd: LoopbackSshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    hosts = through(sshd, 4, host_keys=())
+    async with session(hosts, [None, 0, 0, 1], folder=str(tmp_path), connect_timeout=30.0) as up:
+        assert {machine: outcome for machine, (outcome, _) in up.down.items()} == dict.fromkeys(
+            range(4), Outcome.HOST_KEY)
+        assert len({reason for _, reason in up.down.values()}) == 1, "equal reasons read the same, and fold"
+    assert left(tmp_path) == []
+
+
+async def test_a_relay_without_a_key_says_what_can_be_done_about_it(
+        sshd: LoopbackSshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    work = tmp_path / "work"
+    work.mkdir()
+    async with session(through(sshd, 2), [None, 0], folder=str(work)) as up:
+        outcome, reason = up.down[1]
+        assert outcome is Outcome.AUTH_FAILED and "--forward-agent" in reason and "--relays 0" in reason
+    assert left(work) == []
+
+
 async def test_a_login_shell_that_talks_does_no_harm(tmp_path: Path) -> None:
     need_sshd()
     shell = tmp_path / "shell"
@@ -91,7 +113,7 @@ async def test_machines_that_do_not_answer_do_not_hold_up_those_behind_them(
         sshd: LoopbackSshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
-    from fanout.root import session as module
+    from fanout.root import links as module
 
     monkeypatch.setattr(module, "ATTEMPT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections, and says nothing

@@ -37,7 +37,8 @@ def ssh(code: int, stderr: str, python: str) -> tuple[str, str, bool]:
     if code == 255:
         for words, outcome, remedy, passes in _SAYINGS:
             if words in stderr:
-                return outcome, "%s (ssh: %s)" % (remedy, last), passes
+                # Without what comes before it, which names the host: equal reasons of many machines are told once.
+                return outcome, "%s (ssh: %s)" % (remedy, last.rpartition(": ")[2]), passes
         return UNREACHABLE, "ssh failed: %s" % (last or "it said nothing"), True
     return remote(code, stderr, python)
 
