@@ -342,6 +342,8 @@ class Agent:
         if self._ending is None:
             self._waiting.clear()
             self._ending = Ending(self, grace, call, spare)
+        else:
+            self._ending.hurry(grace)
 
 
 def main(payload: Any) -> None:

@@ -157,7 +157,7 @@ class LocalConnection:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), 2.0)
         except asyncio.CancelledError:
-            self._process.kill()
+            self._process.terminate()  # not killed: what an agent has started would be nobody's
             raise
 
 
