@@ -7,9 +7,12 @@ root's, compiled code is sent instead, which spares each of them the compiling.
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import importlib.util
 import io
 import marshal
+import os
 import tokenize
 import zlib
 from functools import lru_cache
@@ -17,11 +20,14 @@ from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
 
+import msgpack
+
 from fanout.agent.core.bootstrap import Payload
 from fanout.errors import FanoutError
 
 MSGPACK = ("__init__", "exceptions", "ext", "fallback")
 SKIP = ("stage0",)
+KEPT = 8  # payloads in the cache: one for each installation and Python that was used lately
 
 
 def strip(source: str) -> str:
@@ -48,41 +54,113 @@ def strip(source: str) -> str:
     return "".join(line.rstrip() + "\n" for line in lines)
 
 
-def sources() -> dict[str, bytes]:
-    """Module name -> source, for everything the agent consists of; packages end in `.__init__`."""
-    found: dict[str, bytes] = {"fanout.__init__": b""}
+def untyped(source: str) -> str:
+    """Source without annotations and `if TYPE_CHECKING:` blocks, which mean nothing at run time; lines stay."""
+    lines = [line.encode() for line in source.splitlines()]  # the columns of `ast` count bytes
+    cuts: list[tuple[int, int, int]] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            cuts += [(row, 0, len(lines[row - 1])) for row in range(node.lineno, (node.end_lineno or 0) + 1)]
+        elif isinstance(node, ast.arg) and node.annotation is not None:
+            cuts += _cut(node.lineno, node.col_offset + len(node.arg.encode()), node.annotation)
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            cuts += _cut(node.target.end_lineno or 0, node.target.end_col_offset or 0, node.annotation)
+        elif isinstance(node, ast.FunctionDef) and node.returns is not None:
+            arrow = lines[node.returns.lineno - 1].rfind(b"->", 0, node.returns.col_offset)
+            if arrow >= 0:
+                cuts += _cut(node.returns.lineno, arrow, node.returns)
+    for row, start, end in sorted(cuts, reverse=True):
+        lines[row - 1] = lines[row - 1][:start] + lines[row - 1][end:]
+    return "".join(line.decode().rstrip() + "\n" for line in lines)
+
+
+def _cut(row: int, start: int, annotation: ast.expr) -> list[tuple[int, int, int]]:
+    """The stretch up to the annotation's end, where it is on one line; others stay."""
+    whole = annotation.lineno == annotation.end_lineno == row
+    return [(row, start, annotation.end_col_offset or 0)] if whole else []
+
+
+def raw_sources() -> dict[str, str]:
+    """Module name -> text as installed, for everything the agent consists of; packages end in `.__init__`."""
+    found = {"fanout.__init__": ""}
     agent = files("fanout.agent")
     for prefix, folder in (("fanout.agent.", agent), ("fanout.agent.core.", agent / "core")):
         for entry in sorted(folder.iterdir(), key=lambda e: e.name):
             name = entry.name.removesuffix(".py")
             if entry.name.endswith(".py") and name not in SKIP:
-                found[prefix + name] = strip(entry.read_text()).encode()
+                found[prefix + name] = entry.read_text()
     spec = importlib.util.find_spec("msgpack")
     if spec is None or not spec.submodule_search_locations:
         raise FanoutError("the Python package msgpack is not installed: pip install msgpack")
     folder_of = Path(spec.submodule_search_locations[0])
     for name in MSGPACK:
-        found[f"msgpack.{name}"] = strip((folder_of / f"{name}.py").read_text()).encode()
+        found[f"msgpack.{name}"] = (folder_of / f"{name}.py").read_text()
     return found
 
 
-@lru_cache(maxsize=1)
-def payload() -> Payload:
-    """Built once per process (some tens of ms)."""
-    modules: dict[str, bytes] = sources()
-    stage0 = strip((files("fanout.agent") / "stage0.py").read_text()).encode()
+def build(raw: dict[str, str], raw_stage0: str) -> Payload:
+    """Strip, compile, compress: some 200 ms."""
+    modules = {name: untyped(strip(text)).encode() for name, text in raw.items()}
+    stage0 = strip(raw_stage0).encode()
     digest = blake2b(stage0, digest_size=8)
     for name, source in modules.items():
         digest.update(name.encode() + b"\0" + source)
-    build = digest.hexdigest()
-    head = {"": build.encode()}
+    head = {"": digest.hexdigest().encode()}
     code = {
         name: marshal.dumps(compile(source, name.replace(".", "/") + ".py", "exec", dont_inherit=True, optimize=2))
         for name, source in modules.items()
     }
     return Payload(
-        build,
+        digest.hexdigest(),
         stage0,
         zlib.compress(marshal.dumps({**head, **modules}, 2), 9),
         {importlib.util.MAGIC_NUMBER.hex(): zlib.compress(marshal.dumps({**head, **code}, 2), 6)},
     )
+
+
+@lru_cache(maxsize=1)
+def payload() -> Payload:
+    """The agent of this installation; built once per installation and Python, then kept in the user's cache."""
+    raw = raw_sources()
+    raw_stage0 = (files("fanout.agent") / "stage0.py").read_text()
+    digest = blake2b(importlib.util.MAGIC_NUMBER + Path(__file__).read_bytes() + raw_stage0.encode(), digest_size=16)
+    for name, text in raw.items():
+        digest.update(name.encode() + b"\0" + text.encode())
+    path = cache_folder() / f"agent-{digest.hexdigest()}"
+    kept = _read(path)
+    if kept is None:
+        kept = build(raw, raw_stage0)
+        _write(path, kept)
+    return kept
+
+
+def cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Path(base) / "fanout"
+
+
+def _read(path: Path) -> Payload | None:
+    """None where there is none, where it is damaged, or where anyone else could have written it."""
+    try:
+        state = path.stat()
+        if state.st_uid != os.getuid() or state.st_mode & 0o022:
+            return None
+        data = path.read_bytes()
+        if blake2b(data[32:], digest_size=32).digest() != data[:32]:
+            return None
+        return Payload(*msgpack.unpackb(data[32:]))
+    except (OSError, ValueError, TypeError, msgpack.UnpackException):
+        return None
+
+
+def _write(path: Path, made: Payload) -> None:
+    """Best effort: without a cache, every start takes a little longer."""
+    data = msgpack.packb([made.build, made.stage0, made.source, made.codes])
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}")
+        temporary.touch(mode=0o600)
+        temporary.write_bytes(blake2b(data, digest_size=32).digest() + data)
+        temporary.replace(path)
+        for old in sorted(path.parent.glob("agent-*"), key=lambda p: p.stat().st_mtime)[:-KEPT]:
+            old.unlink()

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from fanout.agent.core import codec, frames, machineset
 from fanout.agent.core import node as tree
-from fanout.agent.core.bootstrap import Bootstrap, stub
+from fanout.agent.core.bootstrap import Bootstrap, opening, stub
 from fanout.root.payload import payload
 
 TIMEOUT = 20.0  # s for any one thing to come about, on a busy machine
@@ -63,9 +63,10 @@ class Parent:
 
     def greet(self) -> None:
         """Everything until the link is there; the agent has been sent, but not yet heard."""
-        self._in.write(payload().stage0)
+        self._in.write(opening(payload().stage0, None))
         bootstrap, rest = Bootstrap(), None
         while rest is None:
+            assert select.select([self._out], [], [], TIMEOUT)[0], "stage 0 says nothing"
             data = os.read(self._out.fileno(), 65536)
             assert data, self._err.read().decode()
             rest = bootstrap.feed(data)

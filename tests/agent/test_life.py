@@ -10,6 +10,7 @@ import pytest
 
 from fanout.agent.core import frames, machineset
 from fanout.agent.core import node as tree
+from fanout.agent.core.bootstrap import opening
 from fanout.agent.proctree import children
 from tests.agent.parent import TIMEOUT, Parent, gone
 from tests.pythons import pythons
@@ -135,7 +136,7 @@ def test_sigterm_ends_it_tidily(tmp_path: Path, welcomed: bool) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-NONSENSE = {"zeros": b"\0" * 100, "ones": b"\xff" * 100, "route": frames.encode(0, frames.RUN, 1, b"\1", b"{")}
+NONSENSE = {"zeros": b"\0" * 100, "ones": b"\xff" * 100, "route": frames.encode(0, frames.RUN, 999, b"\1", b"{")}
 
 
 @pytest.mark.parametrize("data", NONSENSE.values(), ids=NONSENSE)
@@ -156,7 +157,7 @@ def test_a_parent_that_goes_before_the_link_is_there_leaves_nothing(tmp_path: Pa
         if stage == "offer":
             from fanout.root.payload import payload
 
-            agent._in.write(payload().stage0)
+            agent._in.write(opening(payload().stage0, None))
             os.read(agent._out.fileno(), 100)
         elif stage == "hello":
             agent.greet()

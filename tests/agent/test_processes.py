@@ -238,7 +238,7 @@ def test_a_stopped_process_starts_again_with_its_input(agent: Parent) -> None:
     for generation in (1, 2, 3):
         assert agent.answer(call, EXITED, generation)[0] == 0
         if generation < 3:
-            assert agent.tell(call, "start") == ""
+            assert agent.tell(call, "start") is None
             assert agent.answer(call, STARTED, generation + 1) == ""
     agent.until(lambda: agent.logs[call] == b"in\n" * 3)
 

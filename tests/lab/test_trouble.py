@@ -14,12 +14,12 @@ from fanout.fleets.lab import Lab
 from fanout.root.outcomes import Outcome
 from fanout.root.session import Session
 from tests.agent.parent import gone
-from tests.root.trees import outputs, run, session, until
+from tests.root.trees import everyone, outputs, run, session, until
 
 pytestmark = pytest.mark.lab
 
 Labs = Callable[..., Lab]
-LOST_WITHIN = 12.0  # s; 6 on an idle machine
+LOST_WITHIN = 25.0  # s; silence is noticed in 6, then come 2 of recovery
 
 
 @asynccontextmanager
@@ -48,8 +48,8 @@ async def test_machines_that_go_in_the_middle_of_a_command_are_lost_and_the_othe
     here = lab(8)
     parents = [None, None, None, 0, 0, 1, 2, None]
     for_ever = (1, 2, 3, 4)
-    lost = machineset.of([*for_ever, 5, 6])
-    async with on(here, parents, lease=3.0) as up:
+    rest = machineset.of([0, 5, 6, 7])  # 5 and 6 lose their relays, and are attached elsewhere
+    async with on(here, parents, lease=6.0, recover=2.0) as up:
         assert up.down == {}
         spawned = up.call(frames.SPAWN, up.up, {"shell": "echo up; sleep 500", "name": "p", "ready": "up"})
         assert await spawned.wait(tree.READY, timeout=20.0, extra=(1).to_bytes(4, "big"))
@@ -58,11 +58,13 @@ async def test_machines_that_go_in_the_middle_of_a_command_are_lost_and_the_othe
         for machine in for_ever:
             (here.power_cut if machine % 2 else here.link_down)(here.hosts[machine])
         assert await call.wait(tree.DONE, timeout=LOST_WITHIN)
-        assert up.up == 0b10000001 and set(up.down) == set(machineset.members(lost)) and spawned.lost == lost
+        await until(lambda: up.up == rest)
+        assert set(up.down) == set(for_ever) and spawned.lost == everyone(up) & ~rest
         assert {outcome for outcome, _ in up.down.values()} == {Outcome.LOST}
-        for machine, relay in (5, 1), (6, 2):
-            assert f"its relay {here.hosts[relay].name} is gone: no sign of life" in up.down[machine][1]
-        assert outputs(await run(up, up.up, shell="echo {id}")) == {0: b"0\n", 7: b"7\n"}
+        assert all("no sign of life" in reason for _, reason in up.down.values())
+        assert outputs(await run(up, rest, shell="echo {id}")) == {
+            m: b"%d\n" % m for m in machineset.members(rest)}
+        assert not spawned.heard(tree.EXITED, (1).to_bytes(4, "big"))
     assert up.problems == []
     for machine in (2, 4):
         here.link_up(here.hosts[machine])
@@ -86,24 +88,24 @@ async def test_a_full_disk_costs_logs_that_are_counted_and_nothing_else(lab: Lab
     here = lab(3)
     full, small, ample = here.hosts
     here.run_in(full, ["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=2", "tmpfs", "/mnt"])
-    here.run_in(small, ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "/mnt"])
+    here.run_in(small, ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", "/mnt"])
     here.run_in(ample, ["mount", "-t", "tmpfs", "tmpfs", "/mnt"])
     # Machine 0 can make one folder, but no second one in it.
     async with on(here, [None, None, None], folder="/mnt") as up:
         await until(lambda: 0 in up.down)
         assert "No space left" in up.down[0][1]
-        call = up.call(frames.SPAWN, 0b010, {"shell": "seq 100000; read x", "name": "p", "ready": "^100000$"})
+        call = up.call(frames.SPAWN, 0b010, {"shell": "seq 500000; read x", "name": "p", "ready": "^500000$"})
         assert await call.wait(tree.READY, timeout=20.0, extra=(1).to_bytes(4, "big"))
         assert outputs(await run(up, 0b110, argv=["echo", "well"])) == {1: b"well\n", 2: b"well\n"}
     assert [(m, "No space left" in problem) for m, problem in up.problems] == [(0b010, True)]
-    assert up.rotated > 400_000
+    assert up.rotated > 2_000_000
     for host in here.hosts:
         assert here.run_in(host, ["ls", "-A", "/mnt"]).stdout == ""
 
 
 async def test_a_relay_without_room_for_what_ssh_needs_says_so(lab: Labs) -> None:
     here = lab(3)
-    here.run_in(here.hosts[0], ["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=3", "tmpfs", "/mnt"])
+    here.run_in(here.hosts[0], ["mount", "-t", "tmpfs", "-o", "size=64k,nr_inodes=4", "tmpfs", "/mnt"])
     async with on(here, [None, 0, 0], folder="/mnt", connect_timeout=10.0) as up:
         assert up.up == 1
         assert {outcome for outcome, _ in up.down.values()} == {Outcome.FAILED}

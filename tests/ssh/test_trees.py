@@ -21,10 +21,10 @@ def check_left(server: LoopbackSshd, folder: Path) -> None:
 async def check_commands(up: Session) -> None:
     """Twice, so that the second is known to need no connection."""
     assert up.down == {} and up.up == everyone(up)
-    connections = up.connections
+    connections = up.statistics()["connections"]
     for _ in range(2):
         assert len(set(outputs(await run(up, up.up, shell="echo {id} {address}")).values())) == len(up.machines)
-    assert up.connections == connections
+    assert up.statistics()["connections"] == connections
 
 
 SHAPES = {"flat": chain(3), "1 relay": chain(1, 3), "3 relays": chain(3, 1), "depth 3": chain(2, 2, 1),
@@ -36,7 +36,7 @@ async def test_any_tree_comes_up_and_goes(parents: list[int | None], sshd: Loopb
     hosts = through(sshd, len(parents))
     async with session(hosts, parents, relay_key=sshd.key.read_text(), folder=str(tmp_path)) as up:
         await check_commands(up)
-        assert up.connections == parents.count(None)
+        assert up.statistics()["connections"] == parents.count(None)
     assert up.problems == []
     check_left(sshd, tmp_path)
 
