@@ -107,8 +107,8 @@ def command(
     \b
     On this machine, five processes without SSH:
       fanout run scenarios/quickstart.py
-    Two hundred peers on hosts of your own, with a parameter of the scenario:
-      fanout run scenarios/gossip.py --fleet hosts:nodes.txt --role peer=200 --arg rounds=5
+    On two hundred hosts of your own, behind eight relays, with a parameter of the scenario:
+      fanout run scenarios/gossip.py --fleet hosts:nodes.txt -n 200 --relays 8 --arg share=0.5
     In CI:
       fanout run scenarios/gossip.py -n 20 --json --junit gossip.xml > result.json
 
