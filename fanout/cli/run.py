@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -124,7 +125,9 @@ def command(
     with RunFolder(run, scenario=str(scenario), fleet=fleet, argv=sys.argv, path=run_dir) as folder:
         with Console(out, folder=folder.path, quiet=quiet) as console:
             try:
-                result = execute(scenario, {"run": run, "fleet": fleet, **options}, [folder, console])
+                # A scenario's own prints must not get into the JSON.
+                with contextlib.redirect_stdout(out):
+                    result = execute(scenario, {"run": run, "fleet": fleet, **options}, [folder, console])
             except (Exception, KeyboardInterrupt) as raised:
                 error = raised
                 result = aborted(run, scenario, raised)
