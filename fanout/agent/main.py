@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .children import Children
     from .toolbox import Toolbox
 
+FOLDER_MOST = 95  # bytes: the path of a Unix socket has 107 at most
 SWEEP_MOST = 3.0  # s to kill what an agent that died has left
 RUNNING_MOST = 64  # commands (`run`) at once on one machine; further ones wait their turn
 
@@ -152,6 +153,9 @@ class Agent:
         base = identity.get("folder") or os.environ.get("TMPDIR") or "/tmp"
         self.folder = os.path.join(base, "fanout-%s-%d" % (identity["run"], identity["id"]))
         self.work = os.path.join(self.folder, "work")
+        if len(os.fsencode(self.folder)) > FOLDER_MOST:
+            self._refuse_start("its folder's path %s is too long for a socket: set TMPDIR there" % self.folder)
+            return
         if identity.get("sweep"):
             self._sweep()
         try:
@@ -161,9 +165,7 @@ class Agent:
         except OSError as error:
             if error.filename != self.folder:
                 remove(self.folder)
-            self.folder = ""
-            self._say_bye("cannot make its folder %s: %s" % (error.filename, error.strerror))
-            self.done = True
+            self._refuse_start("cannot make its folder %s: %s" % (error.filename, error.strerror))
             return
         self.environment = dict(os.environ)
         for key in ("id", "name", "address", "role", "run"):
@@ -219,6 +221,11 @@ class Agent:
         self._say_bye(reason)
         self.uplink.deaf()
         self._end(0.0)
+
+    def _refuse_start(self, reason: str) -> None:
+        self.folder = ""
+        self._say_bye(reason)
+        self.done = True
 
     def _say_bye(self, reason: str) -> None:
         assert self.node.parent is not None
