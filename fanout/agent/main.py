@@ -360,6 +360,8 @@ class Agent:
 
             self._waiting.clear()
             self._ending = Ending(self, grace, call, spare)
+        else:
+            self._ending.hurry(grace)
 
 
 def main(payload: Any) -> None:

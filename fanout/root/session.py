@@ -459,7 +459,10 @@ class Session:
         await self._close(max(1.0, deadline - self.now()))
 
     async def abort(self) -> None:
-        """Let go at once: agents find their parent gone, and end with their lease."""
+        """Let go at once.  Agents that this still reaches end at once too; others end with their lease."""
+        if (self.up | self.detached) and not self._ending:
+            self.forget(self.call(frames.END, self.up | self.detached, {"grace": 0.0}))
+            self.links.pump_all()
         await self._close(1.0)
 
     async def _close(self, timeout: float) -> None:

@@ -52,6 +52,8 @@ REFUSED_CHILD = "failed"  # it broke the protocol: it is not connected again, wh
 
 VALUE_MOST = frames.MAX_SIZE[frames.CONTROL] - (1 << 20)
 """Bytes of the value of one event; the rest is for the set, the key, and events folded into the same message."""
+CAPTURE_MOST = VALUE_MOST // 2 - 1024
+"""Bytes of each stream that a command's answer may hold: both, and a few words, fit into one value."""
 
 
 class Node:
