@@ -55,7 +55,8 @@ class Session:
         self.parents = list(parents)
         self.settings = settings
         self.relays = {parent for parent in parents if parent is not None}
-        self.node = tree.Node(payload().build, time.monotonic(), root=True)
+        self.payload = payload(settings.oneshot)
+        self.node = tree.Node(self.payload.build, time.monotonic(), root=True)
         self.up = 0
         """The machines that can be reached now."""
         self.joined = 0
@@ -64,6 +65,7 @@ class Session:
         """Why the others cannot: machine -> (outcome, reason)."""
         self.on_report: Callable[[Report], None] = lambda report: None
         self.on_log: Callable[[int, int, bytes], None] = lambda machine, call, data: None
+        self.on_up: Callable[[int], None] = lambda machine: None
         self.on_down: Callable[[int, Outcome, str], None] = lambda machines, outcome, reason: None
         """A set of machines could not be reached, or was lost."""
         self.forwarded = 0
@@ -352,6 +354,7 @@ class Session:
 
     def _went(self, number: int, machines: int, outcome: Outcome, reason: str) -> None:
         """Machines cannot be reached, or not any more."""
+        machines &= (1 << len(self.machines)) - 1  # those of a one-shot have no agent that could be lost
         machines = machineset.of(m for m in machineset.members(machines) if self._hangs_by(m, number))
         if outcome != Outcome.LOST:
             for machine in machineset.members(machines):

@@ -61,6 +61,14 @@ class Shared:
         options.client_keys = [copy.copy(key) for key in model.client_keys or ()]
         return options
 
+    def address(self, host: Host) -> tuple[str, int, str | None]:
+        """(host, port, user) that SSH would use, with the user's ~/.ssh/config read: what a relay is told."""
+        import asyncssh
+
+        options = self.options(host) or asyncssh.SSHClientConnectionOptions(
+            host=host.address, **{**arguments(host, self._settings), "tunnel": ()})
+        return options.host or host.address, options.port or 22, options.username or None
+
     @cached_property
     def _sections(self) -> list[tuple[re.Pattern[str], re.Pattern[str]]] | None:
         """(what each `Host` line names, what it takes out); None for a configuration that is not that simple."""
