@@ -233,7 +233,7 @@ class Agent:
             self._ending.alone()
         elif not self.identity:
             self.done = True
-        elif self.remote is not None:  # a one-shot is nobody's any more
+        elif self.identity.get("oneshot"):  # nobody will come back for it
             self._end(0.0)
 
     def refuse_parent(self, reason: str) -> None:

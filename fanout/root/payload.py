@@ -27,6 +27,8 @@ from fanout.errors import FanoutError
 
 MSGPACK = ("__init__", "exceptions", "fallback")
 SKIP = ("stage0", "extension")
+REMOTE = ("remote", "preamble")
+"""Modules that only the relays of a one-shot get."""
 KEPT = 8  # payloads in the cache: one for each installation and Python that was used lately
 
 

@@ -62,6 +62,7 @@ class Relayed:
             if self._error is not None:
                 raise self._error
         finally:
+            self._left.clear()  # what is killed now has not ended by itself
             connecting.cancel()
             for task in self._direct:
                 task.cancel()
@@ -88,6 +89,7 @@ class Relayed:
             self._error = UsageError(f"this cannot be sent to relays: {error}; use --relays 0")
             self._over.set()
             return
+        call.targets |= machineset.of(self._shares[relay])
         call.on_event = self._event
 
     def _down(self, relays: int, outcome: Outcome, reason: str) -> None:

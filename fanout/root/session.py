@@ -30,6 +30,7 @@ _SHAPES: dict[tuple[int, int], tuple[Any, ...]] = {
     (frames.EACH, tree.DONE): (str, int, bytes, bytes, int),
     (frames.SPAWN, tree.EXITED): (int, bool, bytes),
     (frames.END, tree.ENDED): (int, int, list),
+    (frames.REMOTE, tree.DONE): (str, (int, type(None)), str, int, int, bytes, bytes),
 }
 """What the answers to a kind of command look like, for those that are taken apart: machines are not believed blindly."""
 
@@ -66,6 +67,7 @@ class Session:
         self.on_report: Callable[[Report], None] = lambda report: None
         self.on_log: Callable[[int, int, bytes], None] = lambda machine, call, data: None
         self.on_up: Callable[[int], None] = lambda machine: None
+        """A machine is there."""
         self.on_down: Callable[[int, Outcome, str], None] = lambda machines, outcome, reason: None
         """A set of machines could not be reached, or was lost."""
         self.forwarded = 0
@@ -115,6 +117,7 @@ class Session:
             "lease": self.settings.lease,
             "relay": machine in self.relays,
             "folder": self.settings.folder,
+            "oneshot": self.settings.oneshot,
         }
 
     # Up.
@@ -346,6 +349,7 @@ class Session:
             self.recovery.came(machine)
             if machine in self.relays:
                 self._connect_children(machine, again="resumed" in facts)
+            self.on_up(machine)
         if "resumed" in facts:
             for again_number, kind, targets, body in self._outstanding.after(facts["resumed"], machines):
                 self.node.command(kind, again_number, targets, body, self.now())

@@ -49,8 +49,8 @@ class Shared:
         model = self._made.get(like)
         if model is None:
             model = asyncssh.SSHClientConnectionOptions(host=host.address, **arguments(host, self._settings))
-            if model.known_hosts is not None and not isinstance(model.known_hosts, tuple):
-                paths = [Path(path).expanduser() for path in model.known_hosts or DEFAULT_KNOWN_HOSTS]
+            if isinstance(model.known_hosts, list):  # of paths, by the configuration
+                paths = [Path(str(path)).expanduser() for path in model.known_hosts or DEFAULT_KNOWN_HOSTS]
                 model.known_hosts = asyncssh.read_known_hosts([str(path) for path in paths if path.is_file()])
             self._made[like] = model
         options = copy.copy(model)
