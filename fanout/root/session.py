@@ -336,12 +336,15 @@ class Session:
             hang |= self.subtree(machine)
         machines &= hang  # what is being connected another way comes that way
         if "resumed" not in facts and machines & self.joined:
-            again = machines & self.joined
-            machines &= ~again
+            fresh = machines & self.joined
+            machines &= ~fresh
             self._number += 1
-            self.node.command(frames.END, self._number, again, codec.pack({"grace": 0.0}), self.now())
-            for machine in machineset.members(again):
+            self.node.command(frames.END, self._number, fresh, codec.pack({"grace": 0.0}), self.now())
+            for machine in machineset.members(fresh):
                 self.recovery.failed(machine, Outcome.LOST, "its agent died, and what it had started was killed")
+        if "resumed" in facts:  # what they missed comes first: they take commands in the order of their numbers
+            for again, kind, targets, body in self._outstanding.after(facts["resumed"], machines):
+                self.node.command(kind, again, targets, body, self.now())
         self.up |= machines
         self.joined |= machines
         self.detached &= ~machines
@@ -352,8 +355,6 @@ class Session:
             if machine in self.relays:
                 self._connect_children(machine, again="resumed" in facts)
         if "resumed" in facts:
-            for again_number, kind, targets, body in self._outstanding.after(facts["resumed"], machines):
-                self.node.command(kind, again_number, targets, body, self.now())
             self._orphans(tops)
         self._settled.set()
 

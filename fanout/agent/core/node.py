@@ -7,7 +7,8 @@ simulation drive it alike.
 What always holds:
 - a link speaks only for machines of its own subtree, checked at every hop;
 - commands come only from the parent, events only from children;
-- a machine gets each command at most once, in the order of their numbers, whatever way it came;
+- a machine gets each command at most once, whatever way it came, and in the order of their numbers but for those
+  that it missed while its link was lost;
 - a frame from a child is settled when what was made of it is, so nothing is acknowledged before the root has it.
 """
 
@@ -47,6 +48,8 @@ RESUMED = "resumed"  # (): there is a new way to the root; what was asked and no
 BYE = "bye"  # (reason,): the parent does not want us
 
 LOST = "lost"
+PASSES_MOST = 256  # times that one command may come by: again after each reattachment of someone below
+REMEMBERED = 16384  # commands that a machine knows it has had; one that is older than all of these is not taken
 REFUSED_CHILD = "failed"  # it broke the protocol: it is not connected again, while what is below it is
 
 VALUE_MOST = frames.MAX_SIZE[frames.CONTROL] - (1 << 20)
@@ -70,7 +73,10 @@ class Node:
         self.refused: list[tuple[int | None, str]] = []
         """Protocol errors of children, as (machine, reason)."""
         self.last_command = 0
-        """The highest number that came from above.  They come in order, so all below it have come."""
+        """The highest number that came from above; after a loss, lower ones may follow."""
+        self._taken: dict[int, None] = {}
+        self._taken_floor = 0
+        self._passed: dict[int, int] = {}
         self._resumed = False
         self._lease_heard = now
         self._expired = False
@@ -211,9 +217,10 @@ class Node:
             self.inbox.append((BYE, body.decode("utf-8", "replace")))
         elif kind == frames.ANSWERS:
             self.answer([(_machines(entry[0]), entry[1], entry[2]) for entry in codec.unpack(body)])
-        elif number > self.last_command:
-            self.last_command = number
-            self.command(kind, number, _machines(route), body, now)
+        else:  # one that is known here may still be new further down
+            self.last_command = max(self.last_command, number)
+            if self._passes(number):
+                self.command(kind, number, _machines(route), body, now)
 
     def _resume(self) -> None:
         """Answers may have been lost on the way down: everyone below asks again what is open."""
@@ -239,7 +246,7 @@ class Node:
                     self.inbox.append((ANSWERED, key, value))
 
     def command(self, kind: int, call: int, targets: int, body: bytes, now: float) -> int:
-        """Pass a command on to the targets; at a machine that is one of them, to the driver too.
+        """Pass a command on to the targets; at a machine that is one of them, to the driver too unless it has it.
 
         Returns the targets that no link leads to.
         """
@@ -265,6 +272,7 @@ class Node:
                 rest &= ~part
         if self.me is not None and targets >> self.me & 1:
             rest &= ~machineset.single(self.me)
+        if self.me is not None and targets >> self.me & 1 and self._first(call):
             if kind == frames.CONNECT:
                 for spec in codec.unpack(body)["children"]:
                     self.await_child(spec["id"], _machines(spec.get("subtree", b"")), _machines(spec.get("past", b"")))
@@ -272,6 +280,24 @@ class Node:
         if rest and below:  # their relay was lost while this was on its way: nobody else will speak for them
             self.emit(call, DOWN, [LOST, "its relay was lost before it could connect"], now, machines=below)
         return rest
+
+    def _passes(self, call: int) -> bool:
+        """A late connection may close a circle, until the root cuts it: a command must not go round for ever."""
+        times = self._passed[call] = self._passed.get(call, 0) + 1
+        if len(self._passed) > REMEMBERED:
+            del self._passed[next(iter(self._passed))]
+        return times <= PASSES_MOST
+
+    def _first(self, call: int) -> bool:
+        """Whether this machine does not have this command yet: after a reattachment it may come again, and late."""
+        if call in self._taken or call <= self._taken_floor:
+            return False
+        self._taken[call] = None
+        if len(self._taken) > REMEMBERED:
+            oldest = next(iter(self._taken))
+            del self._taken[oldest]
+            self._taken_floor = max(self._taken_floor, oldest)
+        return True
 
     # From below.
 
@@ -297,7 +323,7 @@ class Node:
             self.emit(call, UP, facts, now, machines=machines)
         elif kind in (frames.EVENTS, frames.FENCED):
             events = self._heard(link, merge.decode(body))
-            if self.root:
+            if self.root or not events:
                 self._arrived(events)
                 link.receiver(cls).settle(number)
             elif kind == frames.FENCED:
