@@ -132,8 +132,11 @@ class Node:
             if link is not to:
                 link.past |= link.subtree & machines
                 link.subtree &= ~machines
-        for machine, (subtree, past) in self._awaited.items():
-            self._awaited[machine] = (subtree & ~machines, past)
+        for machine, (subtree, past) in list(self._awaited.items()):
+            if machines >> machine & 1:
+                del self._awaited[machine]
+            else:
+                self._awaited[machine] = (subtree & ~machines, past)
         if to is not None:
             to.subtree |= machines
 
@@ -318,6 +321,7 @@ class Node:
                 facts["resumed"] = last
             link.subtree, link.past = machines, link.past | link.subtree
             link.state = OPEN
+            self._awaited.pop(machine, None)
             link.send(frames.CONTROL, frames.WELCOME, 0, b"", codec.pack(identity))
             self.inbox.append((OPENED, machine))
             self.emit(call, UP, facts, now, machines=machines)
@@ -357,10 +361,13 @@ class Node:
 
     def _heard(self, link: Link, events: list[tuple[bytes, bytes, int]]) -> list[tuple[bytes, bytes, int]]:
         """What holds of a child's events: not that those are down which are reached another way by now."""
-        moved = 0
+        moved = 0 if self.me is None else machineset.single(self.me)  # what was above us may be below us now
         for other in self.children.values():
             if other is not link:
                 moved |= other.subtree
+        for machine, (subtree, _) in self._awaited.items():
+            if self.children.get(machine) is not link:
+                moved |= machineset.single(machine) | subtree
         hold = []
         for key, value, machines in events:
             if machines & ~(link.subtree | link.past) or not machines:
