@@ -167,7 +167,10 @@ class Session:
     def move(self, machine: int, parent: int | None) -> None:
         """From now on the machine hangs below this parent, with all that is below it."""
         self.parents[machine] = parent
-        self._note_way(machine, self.subtree(machine))
+        carried = 0
+        for below in machineset.members(self.subtree(machine)):
+            carried |= self.behind[below]
+        self._note_way(machine, carried)
 
     def connect_one(self, machine: int, seconds: float, new: bool = False) -> None:
         """Have a machine connected where `parents` says, within `seconds`; the call that it comes under is noted.

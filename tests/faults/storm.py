@@ -31,7 +31,7 @@ class Storm(Network):
         self.parents = list(parents)
         self.made: dict[int, int] = {}
         """machine -> the call under which it was connected last."""
-        self.behind = dict.fromkeys(range(len(parents)), 0)
+        self.behind = {machine: machineset.single(machine) for machine in range(len(parents))}
         self.detached = 0
         self.dead = 0
         """Machines that were given up."""
@@ -57,7 +57,8 @@ class Storm(Network):
 
     def note(self) -> None:
         for machine in range(len(self.parents)):
-            self.behind[machine] |= self.subtree(machine)
+            for below in machineset.members(self.subtree(machine)):
+                self.behind[machine] |= self.behind[below]
 
     def grow(self) -> None:
         self.build(self.parents)

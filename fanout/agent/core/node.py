@@ -132,11 +132,8 @@ class Node:
             if link is not to:
                 link.past |= link.subtree & machines
                 link.subtree &= ~machines
-        for machine, (subtree, past) in list(self._awaited.items()):
-            if machines >> machine & 1:
-                del self._awaited[machine]
-            else:
-                self._awaited[machine] = (subtree & ~machines, past)
+        for machine, (subtree, past) in self._awaited.items():
+            self._awaited[machine] = (subtree & ~machines, past)
         if to is not None:
             to.subtree |= machines
 
@@ -321,18 +318,21 @@ class Node:
                 facts["resumed"] = last
             link.subtree, link.past = machines, link.past | link.subtree
             link.state = OPEN
-            self._awaited.pop(machine, None)
             link.send(frames.CONTROL, frames.WELCOME, 0, b"", codec.pack(identity))
             self.inbox.append((OPENED, machine))
             self.emit(call, UP, facts, now, machines=machines)
         elif kind in (frames.EVENTS, frames.FENCED):
-            events = self._heard(link, merge.decode(body))
-            if self.root or not events:
+            events = merge.decode(body)
+            for key, _, machines in events:
+                if machines & ~(link.subtree | link.past) or not machines:
+                    raise ProtocolError("speaks for machines that are not its own")
+                if merge.split_key(key)[1] == DOWN:  # the way there stays until the root makes another: the news may be old
+                    self._merger.gone(machines)
+            if self.root:
                 self._arrived(events)
                 link.receiver(cls).settle(number)
             elif kind == frames.FENCED:
                 self.flush(now)
-                body = codec.pack([[key, value, machineset.pack(machines)] for key, value, machines in events])
                 self._up(cls, kind, body, [(link.receiver(cls), number)])
             else:
                 self._merger.add(events, (link.receiver(cls), number), now)
@@ -358,28 +358,6 @@ class Node:
         elif kind == frames.BYE:
             self.inbox.append((CLOSE, machine))
             self.lost(machine, body.decode("utf-8", "replace"), now)
-
-    def _heard(self, link: Link, events: list[tuple[bytes, bytes, int]]) -> list[tuple[bytes, bytes, int]]:
-        """What holds of a child's events: not that those are down which are reached another way by now."""
-        moved = 0 if self.me is None else machineset.single(self.me)  # what was above us may be below us now
-        for other in self.children.values():
-            if other is not link:
-                moved |= other.subtree
-        for machine, (subtree, _) in self._awaited.items():
-            if self.children.get(machine) is not link:
-                moved |= machineset.single(machine) | subtree
-        hold = []
-        for key, value, machines in events:
-            if machines & ~(link.subtree | link.past) or not machines:
-                raise ProtocolError("speaks for machines that are not its own")
-            if merge.split_key(key)[1] == DOWN:
-                machines &= ~moved
-                link.subtree &= ~machines
-                link.past |= machines
-                self._merger.gone(machines)
-            if machines:
-                hold.append((key, value, machines))
-        return hold
 
     def _up(self, cls: int, kind: int, body: bytes, origins: list[Origin]) -> None:
         if self.parent is not None:

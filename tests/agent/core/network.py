@@ -253,6 +253,7 @@ class Network:
         self._answers: dict[tuple[int, int], dict[int, list[Any]]] = {}
         self._heard: dict[tuple[int, int], int] = {}
         self._children: dict[int | None, list[int]] = {}
+        self._attempts: dict[tuple[int | None, int], int] = {}
         self.root = Host(self, None)
 
     # Time.
@@ -308,11 +309,12 @@ class Network:
             parent.node.connect_failed(machine, call, "unreachable", "it does not answer", self.now)
             parent.wake()
         else:
+            self._attempts[parent.id, machine] = call
             self.at(self.now + 2 * self.latency(), self._connected, (parent, machine, call))
 
     def _connected(self, what: tuple[Host, int, int]) -> None:
         parent, machine, call = what
-        if not parent.alive:
+        if not parent.alive or self._attempts[parent.id, machine] != call:  # one attempt at a time, the last one told
             return
         child = self.hosts.get(machine)
         if child is None:
