@@ -31,7 +31,7 @@ _SHAPES: dict[tuple[int, int], tuple[Any, ...]] = {
     (frames.SPAWN, tree.EXITED): (int, bool, bytes),
     (frames.END, tree.ENDED): (int, int, list),
 }
-"""What the answers to a kind of command look like, for those that are taken apart: machines are not believed blindly."""
+"""What the answers to a kind of command look like, where they are taken apart: machines are not believed blindly."""
 
 DESCRIBED = 5  # machines named one by one in an error
 DETACHED_MOST = 8.0  # s that the end of a run waits for machines whose link is lost
@@ -338,7 +338,7 @@ class Session:
         for machine in tops:
             hang |= self.subtree(machine)
         machines &= hang  # what is being connected another way comes that way
-        if "resumed" not in facts and machines & self.joined:
+        if ("resumed" not in facts or "replaces" in facts) and machines & self.joined:
             fresh = machines & self.joined
             machines &= ~fresh
             self._number += 1

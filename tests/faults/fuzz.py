@@ -16,7 +16,7 @@ from fanout.agent.core import node as tree
 from fanout.agent.core.codec import ProtocolError
 from fanout.agent.core.node import Node
 
-KINDS = [*range(0, 52), 255]
+KINDS = [*range(52), 255]
 
 
 def value(rng: Random, depth: int = 0) -> object:

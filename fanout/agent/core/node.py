@@ -275,7 +275,8 @@ class Node:
         if self.me is not None and targets >> self.me & 1 and self._first(call):
             if kind == frames.CONNECT:
                 for spec in codec.unpack(body)["children"]:
-                    self.await_child(spec["id"], _machines(spec.get("subtree", b"")), _machines(spec.get("past", b"")))
+                    subtree, past = (_machines(spec.get(key, b"")) for key in ("subtree", "past"))
+                    self.await_child(spec["id"], subtree, past)
             self.inbox.append((COMMAND, kind, call, body))
         if rest and below:  # their relay was lost while this was on its way: nobody else will speak for them
             self.emit(call, DOWN, [LOST, "its relay was lost before it could connect"], now, machines=below)
@@ -326,7 +327,7 @@ class Node:
             for key, _, machines in events:
                 if machines & ~(link.subtree | link.past) or not machines:
                     raise ProtocolError("speaks for machines that are not its own")
-                if merge.split_key(key)[1] == DOWN:  # the way there stays until the root makes another: the news may be old
+                if merge.split_key(key)[1] == DOWN:  # the way stays until the root makes another: news may be old
                     self._merger.gone(machines)
             if self.root:
                 self._arrived(events)
