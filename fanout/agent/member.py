@@ -179,7 +179,7 @@ def main() -> None:
     sys.path.insert(0, folder)
     import fanout
 
-    vars(fanout).update(__getattr__=_inert, SyncFailed=Refused)
+    vars(fanout).update(__all__=task["public"], __getattr__=_inert, SyncFailed=Refused)
     sys.meta_path.append(_Inside())
     client = Client()
     me = Me(client)
