@@ -3,6 +3,9 @@
 It reads commands from the link to its parent, does them, and goes when the run ends: by the root's END, or when
 the root has not been heard of for the length of the lease.  All it writes is in one private folder, which goes
 with it.
+
+What is not needed to say hello is imported where it is used: on machines that compile the agent themselves that is
+a quarter of its start.
 """
 
 from __future__ import annotations
@@ -12,14 +15,12 @@ import os
 import sys
 import time
 
-from . import launch, proctree
+from . import launch
 from .attach import AttachPoint
 from .core import codec, frames, machineset
 from .core import node as tree
 from .core.node import DONE, Node
-from .ending import Ending, remove
 from .loop import Loop
-from .process import Child, Command, Member, Process
 from .uplink import Uplink
 
 TYPE_CHECKING = False
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .children import Children
+    from .ending import Ending
+    from .process import Child, Command, Member, Process
     from .toolbox import Toolbox
 
 FOLDER_MOST = 95  # bytes: the path of a Unix socket has 107 at most
@@ -166,6 +169,8 @@ class Agent:
             self._attach_point = AttachPoint(self)
         except OSError as error:
             if error.filename != self.folder:
+                from .ending import remove
+
                 remove(self.folder)
             self._refuse_start("cannot make its folder %s: %s" % (error.filename, error.strerror))
             return
@@ -177,6 +182,9 @@ class Agent:
 
     def _sweep(self) -> None:
         """An agent of this run was here and died: end what it left."""
+        from . import proctree
+        from .ending import remove
+
         prefix = "FANOUT_PROCESS=%s/%d/" % (self.identity["run"], self.identity["id"])
         until = time.monotonic() + SWEEP_MOST
         left = proctree.marked(prefix.encode())
@@ -239,6 +247,8 @@ class Agent:
     def _command(self, kind: int, call: int, body: Any) -> None:
         if self._ending is not None and kind != frames.END:
             raise ValueError("the run has ended here")
+        from .process import Command, Member, Process
+
         if kind == frames.RUN:
             self._waiting.append(Command(self, call, body))
             self._start_waiting()
@@ -328,11 +338,15 @@ class Agent:
 
     def mine(self) -> list[int]:
         """Everything that still runs below this agent, connections to children excepted."""
+        from . import proctree
+
         links = set() if self.children is None else {c.pid for c in self.children.connections.values()}
         return proctree.of_this_machine(os.getpid(), links)
 
     def _end(self, grace: float, call: int = 0, spare: bool = False) -> None:
         if self._ending is None:
+            from .ending import Ending
+
             self._waiting.clear()
             self._ending = Ending(self, grace, call, spare)
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 READ_SIZE = 64 << 10
 RECORD_SIZE = 16 << 10  # bytes of log in one record
+GATHER = 0.01  # s that output rests in its pipe after a small read: a program that prints line by line must not
+GATHER_BELOW = 16 << 10  # bytes ... cost a record, and two frames of ssh, a line
 WATCH_STOP = 0.03  # s between looks at what is still there while stopping
 KILLED_WAIT = 3.0  # s after KILL until a process counts as one that cannot be killed
 DRAINED = 32  # reads after the exit: a pipe holds 1 MB at most; what others still write to it is not waited for
@@ -371,8 +373,7 @@ class Process(Child):
 
     def _begin_now(self, instant: float) -> None:
         self._timer = None
-        while time.monotonic() < instant:
-            pass
+        time.sleep(max(0.0, instant - time.monotonic()))  # exact to some 0.1 ms; `poll` is to 1 ms
         missed = time.monotonic() - instant
         self.begin()
         self.agent.emit(self.call, INSTANT, missed, self._extra())
@@ -399,7 +400,13 @@ class Process(Child):
             self.agent.loop.forget(self._fd)
             self._paused = True
             return
-        self._read()
+        if self._read() < GATHER_BELOW and self._fd >= 0:
+            self.agent.loop.forget(self._fd)
+            self.agent.loop.after(GATHER, self._gathered)
+
+    def _gathered(self) -> None:
+        if self._fd >= 0 and not self._paused:
+            self.agent.loop.watch(self._fd, READ, self._readable)
 
     def resume(self) -> None:
         """There is room again."""
@@ -407,18 +414,19 @@ class Process(Child):
             self._paused = False
             self.agent.loop.watch(self._fd, READ, self._readable)
 
-    def _read(self) -> bool:
+    def _read(self) -> int:
+        """Bytes that came."""
         try:
             data = os.read(self._fd, READ_SIZE)
         except BlockingIOError:
-            return False
+            return 0
         except OSError:
             data = b""
         if not data:
             self._finish_output()
-            return False
+            return 0
         self._take(data)
-        return True
+        return len(data)
 
     def _take(self, data: bytes) -> None:
         if self._spool is not None:
