@@ -39,7 +39,7 @@ CAPTURE = 1 << 20  # bytes of each stream that a command's result holds, unless 
 CAPTURE_MOST = VALUE_MOST // 2 - 1024  # ... and at most: both streams and a few words fit into one answer
 CLOCK_WAIT = 5.0  # s that a start at an instant waits until the clock is known
 CLOCK_LOOK = 0.05  # s between looks at whether it is
-AWAKE = 0.003  # s before an instant from which on it is waited for without sleeping
+AWAKE = 0.003  # s before an instant from which on it is waited for by a finer clock than that of `poll`
 
 
 def exit_code(status: int) -> int:
