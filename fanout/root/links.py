@@ -64,6 +64,7 @@ class _Peer:
 
     def writable_again(self) -> None:
         self.links.pump(self)
+        self.links.session.kick()  # a file that is being sent may go on
 
     def ended(self, code: int, stderr: str) -> None:
         self.links.ended(self, code, stderr)
