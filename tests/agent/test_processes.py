@@ -56,6 +56,13 @@ def test_each_policy_keeps_and_forwards_what_it_says_byte_for_byte(
     assert agent.logs.get(call, b"") == forwarded and kept(agent, name) == files
 
 
+def test_what_is_printed_line_by_line_travels_many_lines_at_once(agent: Parent) -> None:
+    call = agent.spawn(shell="for i in $(seq 3000); do echo line; done", logs="all", name="lines")
+    assert agent.answer(call, EXITED, 1) == [0, False, b""]
+    agent.until(lambda: agent.logs.get(call) == b"line\n" * 3000)
+    assert agent.pieces[call] < 300
+
+
 def test_the_oldest_output_is_rotated_out_and_counted(tmp_path: Path) -> None:
     with Parent(tmp_path) as agent:
         call = agent.spawn(shell="seq 100000", cap=100_000)
