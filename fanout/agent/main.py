@@ -17,7 +17,7 @@ import time
 
 from . import launch
 from .attach import AttachPoint
-from .core import codec, frames
+from .core import codec, frames, machineset
 from .core import node as tree
 from .core.node import DONE, Node
 from .loop import Loop
@@ -55,6 +55,8 @@ class Agent:
         self.members: dict[int, Member] = {}
         self.network: list[list[Any]] = []
         """[id, name, role, address] of every machine of the run."""
+        self.everyone = 0
+        """Those of them that were there when the run began: the members of a barrier that names none."""
         self.toolbox: Toolbox | None = None
         self._commands: set[Child] = set()
         self._waiting: list[Command] = []
@@ -206,6 +208,7 @@ class Agent:
 
         text = zlib.decompress(body["json"])
         self.network = body["machines"]
+        self.everyone = machineset.unpack(body["everyone"])
         with open(self.environment["FANOUT_NETWORK"], "wb") as file:
             file.write(text)
 
@@ -251,7 +254,7 @@ class Agent:
             self._start_waiting()
         elif kind == frames.SPAWN:
             process = self.processes[call] = Process(self, call, body)
-            process.begin()
+            self._start(process, body.get("at"))
         elif kind == frames.EACH:
             member = self.members[call] = Member(self, call, self.prepare().member_spec(body))
             self._waiting.append(member)
@@ -304,7 +307,8 @@ class Agent:
         if op == "stop":
             process.stop(arguments[0], lambda problem: self.emit(call, DONE, problem))
         elif op == "start":
-            self._start_at(process, call, arguments[0] if arguments else None)
+            self._start(process, arguments[0] if arguments else None)
+            self.emit(call, DONE, None)
         elif op == "write":
             process.write(arguments[0], arguments[1])
             self.emit(call, DONE, "")
@@ -318,22 +322,14 @@ class Agent:
         else:
             raise ValueError("a process cannot %r" % op)
 
-    def _start_at(self, process: Process, call: int, at: float | None) -> None:
-        """Start at once, or at an instant of the root's clock; DONE tells by how many seconds it was missed."""
+    def _start(self, process: Process, at: float | None) -> None:
+        """At once, or at an instant of the root's clock.  ValueError: the instant cannot be known here."""
         if at is None:
             process.begin()
-            self.emit(call, DONE, None)
-            return
-        if self.node.clock is None:
-            raise ValueError("the clock has not been compared with the root's yet")
-        local = at + self.node.clock
-
-        def begin() -> None:
-            time.sleep(max(0.0, local - time.monotonic()))  # exact to some 0.1 ms; `poll` is to 1 ms
-            process.begin()
-            self.emit(call, DONE, time.monotonic() - local)
-
-        self.loop.after(max(0.0, local - time.monotonic() - 0.003), begin)
+        elif self.node.clock is None:
+            raise ValueError("the clock of this machine has not been compared with the root's yet: try again")
+        else:
+            process.begin_at(at + self.node.clock)
 
     # Ends.
 

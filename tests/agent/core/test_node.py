@@ -47,6 +47,7 @@ def test_a_command_to_ten_thousand_machines_costs_the_root_two_messages_a_relay(
     net = Network(seed=1, grain=0.005)
     net.build([None if i < relays else i % relays for i in range(machines)])
     assert net.up == net.everyone
+    net.run(within=1.0)  # the first pings of a link are close together
     before = net.messages()
     call = net.call(frames.RUN, net.everyone, "uptime")
     assert net.run(lambda: net.settled(call), within=1.0)
