@@ -14,11 +14,11 @@ from typing import Any
 
 from fanout.agent.core import codec, frames, machineset, merge
 from fanout.agent.core import node as tree
-from fanout.agent.core.sketch import Sketch
 from fanout.names import fold
 from fanout.root.call import Call
 from fanout.root.links import Links
 from fanout.root.machine import Machine
+from fanout.root.measured import Measured
 from fanout.root.outcomes import Outcome, Report
 from fanout.root.payload import payload
 from fanout.root.recovery import Outstanding, Recovery
@@ -61,7 +61,8 @@ class Session:
         self.forwarded = 0
         self.rotated = 0
         """Bytes of logs that came, and that machines' size caps have cost."""
-        self.metrics: dict[tuple[str, str, str], Sketch] = {}
+        self._measured = Measured()
+        self.metrics = self._measured.metrics
         """(name, unit, label) -> what machines measured, merged."""
         self.sync = Sync(machineset.of(range(len(self.machines))), self.describe)
         self.problems: list[tuple[int, str]] = []
@@ -83,7 +84,6 @@ class Session:
         self._ending = False
         self._reports: dict[int, int] = {}
         self._last_report: dict[int, str] = {}
-        self._batches: dict[int, int] = {}
         self._logged: dict[tuple[int, int], int] = {}
 
     def now(self) -> float:
@@ -135,7 +135,9 @@ class Session:
         network = [[m.id, m.name, m.role, m.address] for m in self.machines]
         names = ("id", "name", "role", "address")
         text = json.dumps([dict(zip(names, entry, strict=True)) for entry in network]).encode()
-        self.call(frames.NETWORK, self.up | self.detached, {"machines": network, "json": zlib.compress(text)})
+        everyone = self.sync.everyone = self.up | self.detached
+        body = {"machines": network, "json": zlib.compress(text), "everyone": machineset.pack(everyone)}
+        self.call(frames.NETWORK, everyone, body)
 
     def subtree(self, machine: int) -> int:
         """The machines at and below this one."""
@@ -233,7 +235,7 @@ class Session:
             if item[0] == tree.EVENT:
                 self._event(*item[1:])
             elif item[0] == tree.MEASURED:
-                self._measured(*item[1:])
+                self._measured.take(*item[1:])
             elif item[0] == tree.RECORD:
                 self._record(*item[1:])
             elif item[0] == tree.OPENED:
@@ -243,7 +245,7 @@ class Session:
         self.sync.tick(self.now())
         if self.sync.answers:
             answers, self.sync.answers = self.sync.answers, []
-            node.answer([(machines, key, list(answer)) for machines, key, answer in answers])
+            node.answer([(machines, key, codec.pack(answer)) for machines, key, answer in answers])
         node.tick(self.now())
         self.links.pump_all()
         if self._timer is not None:
@@ -265,14 +267,14 @@ class Session:
         else:
             self._outstanding.answered(number, machines)
             call = self._calls.get(number)
-            if call is None:
-                return
-            if phase == tree.REFUSED:
+            if call is not None and phase == tree.REFUSED:
                 call.refuse(machines, codec.unpack(value))
-            else:
+            elif call is not None:
                 call.event(phase, extra, value, machines)
-                if phase in (tree.DONE, tree.EXITED):
-                    self.sync.call_over(number, machines)
+            if phase in (tree.DONE, tree.EXITED):
+                self.sync.call_over(number, machines)
+            elif phase == tree.STARTED:
+                self.sync.call_begun(number, machines)
 
     def _request(self, extra: bytes, value: Any, machines: int) -> None:
         """What machines ask of each other: barriers, signals, topics."""
@@ -283,15 +285,6 @@ class Session:
             self.problems.append((machines, f"sent a request that is none: {error}"))
             return
         self.sync.request(machines, extra, members, op, value, self.now())
-
-    def _measured(self, cover: dict[int, int], metrics: dict[tuple[str, str, str], Sketch]) -> None:
-        """Merged metrics: taken once, however often they come."""
-        if all(batch <= self._batches.get(machine, 0) for machine, batch in cover.items()):
-            return
-        for machine, batch in cover.items():
-            self._batches[machine] = max(batch, self._batches.get(machine, 0))
-        for key, sketch in metrics.items():
-            self.metrics.setdefault(key, Sketch()).merge(sketch)
 
     def _came(self, number: int, facts: dict[str, Any], machines: int) -> None:
         """Machines are there: new ones, or one that was attached again, with all that is still below it."""
@@ -328,6 +321,10 @@ class Session:
                 if not self.recovery.failed(machine, outcome, reason):
                     self.lose(machineset.single(machine), outcome, reason)
         elif machines and not self._ending:
+            if reason.startswith("refused: "):  # it lies, or is broken: it is not asked again
+                self.problems.append((machines, reason))
+                self.lose(machines, outcome, reason)
+                return
             for machine in machineset.members(machines):
                 self.recovery.failed(machine, Outcome.UNREACHABLE, reason)
             lost = machines & ~machineset.of(self.down)

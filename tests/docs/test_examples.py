@@ -29,7 +29,7 @@ from tests.sshd import need_isolation, need_sshd
 REPO = Path(__file__).parents[2]
 DOCUMENTS = ["README.md", "docs/tutorial.md", "docs/hosts.md"]
 SNIPPETS = ["docs/scenario-api.md"]
-COMING = {"choreography.md", "benchmarks.md"}  # written at this moment: remove when they are there
+COMING = {"benchmarks.md"}  # written at this moment: remove when it is there
 NOT_HERE = ("make ",)  # commands that the tests themselves are a part of
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TIMEOUT = 60.0

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 UP, DOWN = merge.UP, merge.DOWN
 DONE, STARTED, READY, EXITED, MATCHED, ENDED, REFUSED = 3, 4, 5, 6, 7, 8, 9
 SYNC = merge.SYNC
+INSTANT = 11  # by how many seconds a start at an instant was missed
 
 # What the inbox holds: tuples that begin with one of these.
 COMMAND = "command"  # (kind, call, body): do this on this machine
@@ -100,6 +101,8 @@ class Node:
             for cls, kind, body, origins in old.undelivered():
                 # Merged numbers that may be there already must not be merged with others on their way.
                 kind = frames.METRICS_AGAIN if kind == frames.METRICS else kind
+                if kind == frames.FENCED:
+                    body = self._encoded(self._still_lost(merge.decode(body) if body else [], None))
                 self.parent.send_up(cls, kind, body, origins)
         return self.parent
 
@@ -136,8 +139,23 @@ class Node:
         else:
             # Behind the metrics that came before: once the root knows of the loss, nothing more comes this way.
             self.flush(now)
-            body = codec.pack([[key, value, machineset.pack(machines)] for key, value, machines in events])
-            self._up(frames.REPORT, frames.FENCED, body, [])
+            self._up(frames.REPORT, frames.FENCED, self._encoded(events), [])
+
+    def _still_lost(self, events: list[tuple[bytes, bytes, int]], behind: Link | None) -> list[tuple[bytes, bytes, int]]:
+        """News of losses that come late: without the machines that another link than `behind` leads to by now.
+
+        Passed on, they would take the new way from those further up.
+        """
+        there = 0
+        for link in self.children.values():
+            there |= link.subtree if link is not behind and link.state == OPEN else 0
+        return [(key, value, machines & ~there) for key, value, machines in events if machines & ~there]
+
+    def _encoded(self, events: list[tuple[bytes, bytes, int]]) -> bytes:
+        """Empty when there are none."""
+        if not events:
+            return b""
+        return codec.pack([[key, value, machineset.pack(machines)] for key, value, machines in events])
 
     def _refuse(self, machine: int, reason: str, now: float) -> None:
         """A child broke the protocol: say so, and cut it off."""
@@ -271,7 +289,7 @@ class Node:
             self.inbox.append((OPENED, machine))
             self.emit(call, UP, facts, now, machines=machines)
         elif kind in (frames.EVENTS, frames.FENCED):
-            events = merge.decode(body)
+            events = merge.decode(body) if body or kind == frames.EVENTS else []
             for key, _, machines in events:
                 if machines & ~(link.subtree | link.past) or not machines:
                     raise ProtocolError("speaks for machines that are not its own")
@@ -284,6 +302,7 @@ class Node:
                 link.receiver(cls).settle(number)
             elif kind == frames.FENCED:
                 self.flush(now)
+                body = self._encoded(self._still_lost(events, link))
                 self._up(cls, kind, body, [(link.receiver(cls), number)])
             else:
                 self._merger.add(events, (link.receiver(cls), number), now)
