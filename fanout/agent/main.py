@@ -264,7 +264,7 @@ class Agent:
             self._start_waiting()
         elif kind == frames.SPAWN:
             process = self.processes[call] = Process(self, call, body)
-            self._start(process, body.get("at"))
+            process.begin_at(body.get("at"))
         elif kind == frames.EACH:
             member = self.members[call] = Member(self, call, self.prepare().member_spec(body))
             self._waiting.append(member)
@@ -336,7 +336,7 @@ class Agent:
         if op == "stop":
             process.stop(arguments[0], lambda problem: self.emit(call, DONE, problem))
         elif op == "start":
-            self._start(process, arguments[0] if arguments else None)
+            process.begin_at(arguments[0] if arguments else None)
             self.emit(call, DONE, None)
         elif op == "write":
             process.write(arguments[0], arguments[1])
@@ -350,15 +350,6 @@ class Agent:
             process.unwatch(arguments[0])
         else:
             raise ValueError("a process cannot %r" % op)
-
-    def _start(self, process: Process, at: float | None) -> None:
-        """At once, or at an instant of the root's clock.  ValueError: the instant cannot be known here."""
-        if at is None:
-            process.begin()
-        elif self.node.clock is None:
-            raise ValueError("the clock of this machine has not been compared with the root's yet: try again")
-        else:
-            process.begin_at(at + self.node.clock)
 
     # Ends.
 

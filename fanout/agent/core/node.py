@@ -168,8 +168,14 @@ class Node:
             self.flush(now)
             self._up(frames.REPORT, frames.FENCED, self._encoded(events), [])
 
+<<<<<<< HEAD
+    def _still_lost(
+            self, events: list[tuple[bytes, bytes, int]], behind: Link | None) -> list[tuple[bytes, bytes, int]]:
+        """News of losses that come late: without the machines that another link than `behind` leads to by now.
+=======
     def _still_lost(self, events: list[tuple[bytes, bytes, int]]) -> list[tuple[bytes, bytes, int]]:
         """News of losses that come late: without the machines that a link leads to by now.
+>>>>>>> main
 
         Passed on, they would take the new way from those further up.
         """
@@ -256,6 +262,8 @@ class Node:
     def answer(self, answers: list[tuple[int, bytes, Any]]) -> None:
         """Hand answers, as (set, request key, answer), to those who asked: one message per child."""
         for link in self.children.values():
+            if link.state != OPEN:  # who is being attached again asks again
+                continue
             part = [[machineset.pack(m & link.subtree), key, value] for m, key, value in answers if m & link.subtree]
             size, start = 0, 0
             for i, entry in enumerate(part):
