@@ -17,6 +17,7 @@ from fanout.agent.core.dialer import Dialer
 from fanout.agent.core.link import OPEN, Link
 from fanout.root.known_hosts import KnownHosts
 from fanout.root.payload import payload
+from fanout.root.ssh_options import Shared
 from fanout.root.transport import CLOSING, Connection, Unreached, effective, open_local, open_ssh
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Links:
         self.peers: dict[int, _Peer] = {}
         self.connections = 0
         self._dialer = Dialer(session.settings.handshakes, random.random)
+        self._shared = Shared(session.settings)
         self._waiting: dict[int, _Peer] = {}
         self._redial: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -178,7 +180,7 @@ class Links:
             else:
                 command = f"exec {host.python} -I -S -c '{stub(stage0)}'"
                 async with asyncio.timeout(left):
-                    connection = await open_ssh(host, command, self.session.settings, peer)
+                    connection = await open_ssh(host, command, self.session.settings, peer, self._shared)
         except TimeoutError:
             self._failed(peer, Unreached("unreachable", f"it does not answer within {left:.0f} s", True))
             return
