@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .children import Children
     from .ending import Ending
     from .process import Child, Command, Member, Process
+    from .shipping import Shipping
     from .toolbox import Toolbox
 
 FOLDER_MOST = 95  # bytes: the path of a Unix socket has 107 at most
@@ -58,6 +59,7 @@ class Agent:
         self.everyone = 0
         """Those of them that were there when the run began: the members of a barrier that names none."""
         self.toolbox: Toolbox | None = None
+        self.shipping: Shipping | None = None
         self._commands: set[Child] = set()
         self._waiting: list[Command] = []
         self._payload = payload
@@ -118,6 +120,8 @@ class Agent:
             self._act(node.inbox.popleft())
             node.tick(self.loop.now)
         self.uplink.pump()
+        if self.shipping is not None and self.shipping.pump():
+            self.loop.after(0.0, lambda: None)  # there may be more to send once this is on its way
         if self.children is not None:
             self.children.pump()
         if self.processes and node.room(frames.BULK):
@@ -142,14 +146,20 @@ class Agent:
         elif what == tree.CLOSE:
             assert self.children is not None
             self.children.close(item[1])
+        elif what in (tree.SHIPPED, tree.WANTED, tree.DATA, tree.CANNOT):
+            self._file(item)
         elif what == tree.ANSWERED:
             if self.toolbox is not None:
                 self.toolbox.service.answered(item[1], item[2])
         elif what == tree.RESUMED:
+            if self.shipping is not None:
+                self.shipping.resumed()
             if self.toolbox is not None:
                 self.toolbox.service.ask_again()
         elif what in (tree.EXPIRED, tree.BYE):
             self._end(0.0)
+            assert self._ending is not None
+            self._ending.dismissed()
 
     def _welcomed(self, identity: dict[str, Any]) -> None:
         """The parent has said who this machine is."""
@@ -287,6 +297,25 @@ class Agent:
             for spec in body["children"]:
                 self.node.connect_failed(spec["id"], call, "failed", reason, self.loop.now)
 
+    def _file(self, item: tuple[Any, ...]) -> None:
+        """A file that comes, or that a child wants."""
+        if self.shipping is None:
+            from .shipping import Shipping
+
+            self.shipping = Shipping(self)
+        if item[0] == tree.SHIPPED:
+            _, call, body, target = item
+            try:
+                self.shipping.ship(call, codec.unpack(body), target)
+            except Exception as error:  # as for any command
+                self.emit(call, tree.REFUSED, "%s: %s" % (type(error).__name__, error))
+        elif item[0] == tree.WANTED:
+            self.shipping.wanted(*item[1:])
+        elif item[0] == tree.DATA:
+            self.shipping.data(item[1], item[2])
+        else:
+            self.shipping.refused(item[1], item[2])
+
     def _start_waiting(self) -> None:
         while self._waiting and len(self._commands) < RUNNING_MOST:
             command = self._waiting.pop(0)
@@ -349,6 +378,8 @@ class Agent:
 
             self._waiting.clear()
             self._ending = Ending(self, grace, call, spare)
+        else:
+            self._ending.hurry(grace)
 
 
 def main(payload: Any) -> None:

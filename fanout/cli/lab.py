@@ -53,7 +53,7 @@ def up(machines: int, name: str, rate: str | None, cpu: float | None) -> None:
 @command.command()
 @click.option("--json", "form", flag_value="json", help="All there is to know, as JSON.")
 @click.option("--hosts", "form", flag_value="hosts", help="As a hosts file, for --fleet hosts:FILE.")
-@click.option("--known-hosts", "form", flag_value="known-hosts", help="The host keys, as lines for ~/.ssh/known_hosts.")
+@click.option("--known-hosts", "form", flag_value="known-hosts", help="The host keys, as for ~/.ssh/known_hosts.")
 def ls(form: str | None) -> None:
     """List the labs that are up.
 

@@ -17,6 +17,7 @@ from fanout.version import __version__
 
 COMMANDS = {
     "run": ("fanout.cli.run", "Run a scenario on a fleet."),
+    "exec": ("fanout.cli.exec", "Run one command on many machines."),
     "lab": ("fanout.cli.lab", "Isolated hosts on this machine, to try things on."),
     "version": ("fanout.cli.version", "Print the version."),
 }

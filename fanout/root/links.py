@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fanout.agent.core import machineset
+from fanout.agent.core import frames, machineset
 from fanout.agent.core.bootstrap import Bootstrap, opening, stub
 from fanout.agent.core.diagnose import FAILED, NO_PYTHON, remote
 from fanout.agent.core.diagnose import ssh as diagnose_ssh
@@ -17,6 +17,7 @@ from fanout.agent.core.dialer import Dialer
 from fanout.agent.core.link import OPEN, Link
 from fanout.root.known_hosts import KnownHosts
 from fanout.root.payload import payload
+from fanout.root.ssh_options import Shared
 from fanout.root.transport import CLOSING, Connection, Unreached, effective, open_local, open_ssh
 
 if TYPE_CHECKING:
@@ -55,8 +56,7 @@ class _Peer:
             bootstrap, self.bootstrap = self.bootstrap, None
             if not bootstrap.attached:
                 self.connection.write(payload().offer(bootstrap.magic, self.spec["identity"]["relay"]))
-            subtree = machineset.unpack(self.spec.get("subtree", b""))
-            session.node.open_child(self.machine, self.call, self.spec["identity"], session.now(), subtree)
+            session.node.open_child(self.machine, self.call, self.spec["identity"], session.now())
             data = rest
         if data:
             session.node.receive(self.machine, data, session.now())
@@ -64,6 +64,7 @@ class _Peer:
 
     def writable_again(self) -> None:
         self.links.pump(self)
+        self.links.session.kick()  # a file that is being sent may go on
 
     def ended(self, code: int, stderr: str) -> None:
         self.links.ended(self, code, stderr)
@@ -75,6 +76,7 @@ class Links:
         self.peers: dict[int, _Peer] = {}
         self.connections = 0
         self._dialer = Dialer(session.settings.handshakes, random.random)
+        self._shared = Shared(session.settings)
         self._waiting: dict[int, _Peer] = {}
         self._redial: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -97,6 +99,7 @@ class Links:
             name = f"fanout-{session.settings.run}-{machine}"
             spec["attach"] = f"{session.settings.folder}/{name}" if session.settings.folder else name
             spec["subtree"] = machineset.pack(subtree)
+            spec["past"] = machineset.pack(session.behind[machine])
             spec["identity"]["sweep"] = True
         return spec
 
@@ -177,7 +180,7 @@ class Links:
             else:
                 command = f"exec {host.python} -I -S -c '{stub(stage0)}'"
                 async with asyncio.timeout(left):
-                    connection = await open_ssh(host, command, self.session.settings, peer)
+                    connection = await open_ssh(host, command, self.session.settings, peer, self._shared)
         except TimeoutError:
             self._failed(peer, Unreached("unreachable", f"it does not answer within {left:.0f} s", True))
             return
@@ -282,6 +285,9 @@ class Links:
         for peer in peers:
             link = self.session.node.children.get(peer.machine)
             if link is not None:
+                if link.state == OPEN:  # or the agents would think that the root is lost, and wait for it
+                    link.send(frames.CONTROL, frames.BYE, 0, b"", b"the run is over")
+                    self.pump(peer)
                 self._retire(link)
             self._part(peer)
         closing = list(self._closing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fanout.agent.core import frames, machineset
-from fanout.agent.core.node import DONE
+from fanout.agent.core.node import CAPTURE_MOST, DONE
 from fanout.durations import parse_duration
 from fanout.durations import show as show_duration
 from fanout.errors import UsageError
@@ -21,8 +21,8 @@ from fanout.scenario.sizes import parse_size
 
 MARGIN = 15.0
 """Seconds that an answer may take beyond the command's own timeout: to kill it, and to come through the tree."""
-MAX_CAPTURE = 1_900_000
-"""Both outputs, and what is around them, fit into one message of 4 MiB."""
+MAX_CAPTURE = CAPTURE_MOST
+"""A machine keeps no more, so that both outputs fit into one answer."""
 
 
 async def run(
