@@ -17,6 +17,8 @@ from fanout.version import __version__
 
 COMMANDS = {
     "run": ("fanout.cli.run", "Run a scenario on a fleet."),
+    "check": ("fanout.cli.check", "Check scenarios without any machine."),
+    "doctor": ("fanout.cli.doctor", "What would fail here or on a fleet, and the remedy."),
     "lab": ("fanout.cli.lab", "Isolated hosts on this machine, to try things on."),
     "version": ("fanout.cli.version", "Print the version."),
 }
