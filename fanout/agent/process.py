@@ -36,14 +36,9 @@ KILLED_WAIT = 3.0  # s after KILL until a process counts as one that cannot be k
 DRAINED = 32  # reads after the exit: a pipe holds 1 MB at most; what others still write to it is not waited for
 TAIL = 2 << 10  # bytes of output told with an exit that failed
 CAPTURE = 1 << 20  # bytes of each stream that a command's result holds, unless told otherwise
-<<<<<<< HEAD
-CAPTURE_MOST = VALUE_MOST // 2 - 1024  # ... and at most: both streams and a few words fit into one answer
 CLOCK_WAIT = 5.0  # s that a start at an instant waits until the clock is known
 CLOCK_LOOK = 0.05  # s between looks at whether it is
 AWAKE = 0.003  # s before an instant from which on it is waited for by a finer clock than that of `poll`
-=======
-AWAKE = 0.003  # s before an instant from which on it is slept for exactly
->>>>>>> main
 
 
 def exit_code(status: int) -> int:

@@ -168,14 +168,8 @@ class Node:
             self.flush(now)
             self._up(frames.REPORT, frames.FENCED, self._encoded(events), [])
 
-<<<<<<< HEAD
-    def _still_lost(
-            self, events: list[tuple[bytes, bytes, int]], behind: Link | None) -> list[tuple[bytes, bytes, int]]:
-        """News of losses that come late: without the machines that another link than `behind` leads to by now.
-=======
     def _still_lost(self, events: list[tuple[bytes, bytes, int]]) -> list[tuple[bytes, bytes, int]]:
         """News of losses that come late: without the machines that a link leads to by now.
->>>>>>> main
 
         Passed on, they would take the new way from those further up.
         """
