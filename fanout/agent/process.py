@@ -38,7 +38,7 @@ TAIL = 2 << 10  # bytes of output told with an exit that failed
 CAPTURE = 1 << 20  # bytes of each stream that a command's result holds, unless told otherwise
 CLOCK_WAIT = 5.0  # s that a start at an instant waits until the clock is known
 CLOCK_LOOK = 0.05  # s between looks at whether it is
-AWAKE = 0.003  # s before an instant from which on it is slept for exactly
+AWAKE = 0.003  # s before an instant from which on it is waited for by a finer clock than that of `poll`
 
 
 def exit_code(status: int) -> int:

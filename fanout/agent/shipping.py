@@ -225,4 +225,5 @@ class Shipping:
             transfer.ask()
 
     def pump(self) -> bool:
-        return any([transfer.pump() for transfer in self._transfers.values()])
+        sent = [transfer.pump() for transfer in self._transfers.values()]  # each, not only until one has
+        return any(sent)

@@ -49,8 +49,9 @@ class Shared:
         model = self._made.get(like)
         if model is None:
             model = asyncssh.SSHClientConnectionOptions(host=host.address, **arguments(host, self._settings))
-            if model.known_hosts is not None and not isinstance(model.known_hosts, tuple):
-                paths = [Path(path).expanduser() for path in model.known_hosts or DEFAULT_KNOWN_HOSTS]
+            files: Any = model.known_hosts
+            if files is not None and not isinstance(files, tuple):
+                paths = [Path(path).expanduser() for path in files or DEFAULT_KNOWN_HOSTS]
                 model.known_hosts = asyncssh.read_known_hosts([str(path) for path in paths if path.is_file()])
             self._made[like] = model
         options = copy.copy(model)
