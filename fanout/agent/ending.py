@@ -40,6 +40,10 @@ class Ending:
         proctree.signal(agent.mine(), _signal.SIGTERM)
         self._kill()
 
+    def hurry(self, grace: float) -> None:
+        """Asked to end again: by the shorter of the two grace periods."""
+        self._grace = min(self._grace, grace)
+
     def _waited(self) -> float:
         return time.monotonic() - self._started
 
@@ -73,7 +77,7 @@ class Ending:
         unsent = 0 if link is None else link.queued(frames.REPORT) + link.queued(frames.BULK)
         processes = agent.processes.values()
         problems = ["cannot be killed: process %d" % pid for pid in self._left]
-        problems += ["%s: %s" % (process.spec["name"], process.broken) for process in processes if process.broken]
+        problems += ["%s: %s" % (process.spec["name"], told) for process in processes for told in process.problems()]
         if someone and unsent:
             problems.append("%d bytes of reports and logs did not reach the root in time" % unsent)
         remove(agent.folder, spare=ATTACH)

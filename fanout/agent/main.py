@@ -3,6 +3,9 @@
 It reads commands from the link to its parent, does them, and goes when the run ends: by the root's END, or when
 the root has not been heard of for the length of the lease.  All it writes is in one private folder, which goes
 with it.
+
+What is not needed to say hello is imported where it is used: on machines that compile the agent themselves that is
+a quarter of its start.
 """
 
 from __future__ import annotations
@@ -12,14 +15,12 @@ import os
 import sys
 import time
 
-from . import launch, proctree
+from . import launch
 from .attach import AttachPoint
-from .core import codec, frames
+from .core import codec, frames, machineset
 from .core import node as tree
 from .core.node import DONE, Node
-from .ending import Ending, remove
 from .loop import Loop
-from .process import Child, Command, Member, Process
 from .uplink import Uplink
 
 TYPE_CHECKING = False
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .children import Children
+    from .ending import Ending
+    from .process import Child, Command, Member, Process
+    from .shipping import Shipping
     from .toolbox import Toolbox
 
 FOLDER_MOST = 95  # bytes: the path of a Unix socket has 107 at most
@@ -52,7 +56,10 @@ class Agent:
         self.members: dict[int, Member] = {}
         self.network: list[list[Any]] = []
         """[id, name, role, address] of every machine of the run."""
+        self.everyone = 0
+        """Those of them that were there when the run began: the members of a barrier that names none."""
         self.toolbox: Toolbox | None = None
+        self.shipping: Shipping | None = None
         self._commands: set[Child] = set()
         self._waiting: list[Command] = []
         self._payload = payload
@@ -113,6 +120,8 @@ class Agent:
             self._act(node.inbox.popleft())
             node.tick(self.loop.now)
         self.uplink.pump()
+        if self.shipping is not None and self.shipping.pump():
+            self.loop.after(0.0, lambda: None)  # there may be more to send once this is on its way
         if self.children is not None:
             self.children.pump()
         if self.processes and node.room(frames.BULK):
@@ -137,10 +146,14 @@ class Agent:
         elif what == tree.CLOSE:
             assert self.children is not None
             self.children.close(item[1])
+        elif what in (tree.SHIPPED, tree.WANTED, tree.DATA, tree.CANNOT):
+            self._file(item)
         elif what == tree.ANSWERED:
             if self.toolbox is not None:
                 self.toolbox.service.answered(item[1], item[2])
         elif what == tree.RESUMED:
+            if self.shipping is not None:
+                self.shipping.resumed()
             if self.toolbox is not None:
                 self.toolbox.service.ask_again()
         elif what in (tree.EXPIRED, tree.BYE):
@@ -168,6 +181,8 @@ class Agent:
             self._attach_point = AttachPoint(self)
         except OSError as error:
             if error.filename != self.folder:
+                from .ending import remove
+
                 remove(self.folder)
             self._refuse_start("cannot make its folder %s: %s" % (error.filename, error.strerror))
             return
@@ -179,6 +194,9 @@ class Agent:
 
     def _sweep(self) -> None:
         """An agent of this run was here and died: end what it left."""
+        from . import proctree
+        from .ending import remove
+
         prefix = "FANOUT_PROCESS=%s/%d/" % (self.identity["run"], self.identity["id"])
         until = time.monotonic() + SWEEP_MOST
         left = proctree.marked(prefix.encode())
@@ -202,6 +220,7 @@ class Agent:
 
         text = zlib.decompress(body["json"])
         self.network = body["machines"]
+        self.everyone = machineset.unpack(body["everyone"])
         with open(self.environment["FANOUT_NETWORK"], "wb") as file:
             file.write(text)
 
@@ -240,12 +259,14 @@ class Agent:
     def _command(self, kind: int, call: int, body: Any) -> None:
         if self._ending is not None and kind != frames.END:
             raise ValueError("the run has ended here")
+        from .process import Command, Member, Process
+
         if kind == frames.RUN:
             self._waiting.append(Command(self, call, body))
             self._start_waiting()
         elif kind == frames.SPAWN:
             process = self.processes[call] = Process(self, call, body)
-            process.begin()
+            process.begin_at(body.get("at"))
         elif kind == frames.EACH:
             member = self.members[call] = Member(self, call, self.prepare().member_spec(body))
             self._waiting.append(member)
@@ -278,6 +299,25 @@ class Agent:
             for spec in body["children"]:
                 self.node.connect_failed(spec["id"], call, "failed", reason, self.loop.now)
 
+    def _file(self, item: tuple[Any, ...]) -> None:
+        """A file that comes, or that a child wants."""
+        if self.shipping is None:
+            from .shipping import Shipping
+
+            self.shipping = Shipping(self)
+        if item[0] == tree.SHIPPED:
+            _, call, body, target = item
+            try:
+                self.shipping.ship(call, codec.unpack(body), target)
+            except Exception as error:  # as for any command
+                self.emit(call, tree.REFUSED, "%s: %s" % (type(error).__name__, error))
+        elif item[0] == tree.WANTED:
+            self.shipping.wanted(*item[1:])
+        elif item[0] == tree.DATA:
+            self.shipping.data(item[1], item[2])
+        else:
+            self.shipping.refused(item[1], item[2])
+
     def _start_waiting(self) -> None:
         while self._waiting and len(self._commands) < RUNNING_MOST:
             command = self._waiting.pop(0)
@@ -298,7 +338,8 @@ class Agent:
         if op == "stop":
             process.stop(arguments[0], lambda problem: self.emit(call, DONE, problem))
         elif op == "start":
-            self._start_at(process, call, arguments[0] if arguments else None)
+            process.begin_at(arguments[0] if arguments else None)
+            self.emit(call, DONE, None)
         elif op == "write":
             process.write(arguments[0], arguments[1])
             self.emit(call, DONE, "")
@@ -311,24 +352,6 @@ class Agent:
             process.unwatch(arguments[0])
         else:
             raise ValueError("a process cannot %r" % op)
-
-    def _start_at(self, process: Process, call: int, at: float | None) -> None:
-        """Start at once, or at an instant of the root's clock; DONE tells by how many seconds it was missed."""
-        if at is None:
-            process.begin()
-            self.emit(call, DONE, None)
-            return
-        if self.node.clock is None:
-            raise ValueError("the clock has not been compared with the root's yet")
-        local = at + self.node.clock
-
-        def begin() -> None:
-            while time.monotonic() < local:  # the last moment is waited for awake
-                pass
-            process.begin()
-            self.emit(call, DONE, time.monotonic() - local)
-
-        self.loop.after(max(0.0, local - time.monotonic() - 0.003), begin)
 
     # Ends.
 
@@ -346,13 +369,19 @@ class Agent:
 
     def mine(self) -> list[int]:
         """Everything that still runs below this agent, connections to children excepted."""
+        from . import proctree
+
         links = set() if self.children is None else {c.pid for c in self.children.connections.values()}
         return proctree.of_this_machine(os.getpid(), links)
 
     def _end(self, grace: float, call: int = 0, spare: bool = False) -> None:
         if self._ending is None:
+            from .ending import Ending
+
             self._waiting.clear()
             self._ending = Ending(self, grace, call, spare)
+        else:
+            self._ending.hurry(grace)
 
 
 def main(payload: Any) -> None:

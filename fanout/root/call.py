@@ -7,6 +7,7 @@ READY, EXITED for a process); a machine that is lost answers no more, and counts
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from fanout.agent.core import codec, machineset
@@ -48,6 +49,10 @@ class Call:
                 return True
             return not self.targets & ~self.settled(phase, extra)
 
+        return await self.until(done, timeout)
+
+    async def until(self, done: Callable[[], bool], timeout: float) -> bool:
+        """Until `done()`, which is asked again whenever something is heard; False after `timeout` seconds."""
         changed = asyncio.Event()
         self._waiters.add(changed)
         try:

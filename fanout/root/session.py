@@ -14,15 +14,16 @@ from typing import Any
 
 from fanout.agent.core import codec, frames, machineset, merge
 from fanout.agent.core import node as tree
-from fanout.agent.core.sketch import Sketch
 from fanout.names import fold
 from fanout.root.call import Call
 from fanout.root.links import Links
 from fanout.root.machine import Machine
+from fanout.root.measured import Measured
 from fanout.root.outcomes import Outcome, Report
 from fanout.root.payload import payload
 from fanout.root.recovery import Outstanding, Recovery
 from fanout.root.settings import Settings
+from fanout.root.shipping import Shipping
 from fanout.root.sync import Sync
 
 _SHAPES: dict[tuple[int, int], tuple[Any, ...]] = {
@@ -69,7 +70,8 @@ class Session:
         self.forwarded = 0
         self.rotated = 0
         """Bytes of logs that came, and that machines' size caps have cost."""
-        self.metrics: dict[tuple[str, str, str], Sketch] = {}
+        self._measured = Measured()
+        self.metrics = self._measured.metrics
         """(name, unit, label) -> what machines measured, merged."""
         self.sync = Sync(machineset.of(range(len(self.machines))), self.describe)
         self.problems: list[tuple[int, str]] = []
@@ -85,6 +87,7 @@ class Session:
             self._note_way(machine, machineset.single(machine))
         self.links = Links(self)
         self.recovery = Recovery(self)
+        self.shipping = Shipping(self)
         self._outstanding = Outstanding()
         self._calls: dict[int, Call] = {}
         self._number = 0
@@ -95,7 +98,6 @@ class Session:
         self._ending = False
         self._reports: dict[int, int] = {}
         self._last_report: dict[int, str] = {}
-        self._batches: dict[int, int] = {}
         self._logged: dict[tuple[int, int], int] = {}
 
     def now(self) -> float:
@@ -147,7 +149,9 @@ class Session:
         network = [[m.id, m.name, m.role, m.address] for m in self.machines]
         names = ("id", "name", "role", "address")
         text = json.dumps([dict(zip(names, entry, strict=True)) for entry in network]).encode()
-        self.call(frames.NETWORK, self.up | self.detached, {"machines": network, "json": zlib.compress(text)})
+        everyone = self.sync.everyone = self.up | self.detached
+        body = {"machines": network, "json": zlib.compress(text), "everyone": machineset.pack(everyone)}
+        self.call(frames.NETWORK, everyone, body)
 
     def subtree(self, machine: int) -> int:
         """The machines at and below this one."""
@@ -265,19 +269,24 @@ class Session:
                 except (codec.ProtocolError, TypeError, ValueError, AttributeError) as error:
                     self.problems.append((item[5], f"sent an event that is none: {error}"))
             elif item[0] == tree.MEASURED:
-                self._measured(*item[1:])
+                self._measured.take(*item[1:])
             elif item[0] == tree.RECORD:
                 self._record(*item[1:])
             elif item[0] == tree.OPENED:
                 self.links.opened(item[1])
+            elif item[0] == tree.WANTED:
+                self._wanted(*item[1:])
             elif item[0] == tree.CLOSE:
                 self.links.close(item[1])
         self.sync.tick(self.now())
         if self.sync.answers:
             answers, self.sync.answers = self.sync.answers, []
-            node.answer([(machines, key, list(answer)) for machines, key, answer in answers])
+            node.answer([(machines, key, codec.pack(answer)) for machines, key, answer in answers])
         node.tick(self.now())
+        shipped = self.shipping.pump()
         self.links.pump_all()
+        if shipped:
+            self.kick()  # there may be more to send once this is on its way
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -297,17 +306,23 @@ class Session:
         else:
             self._outstanding.answered(number, machines)
             call = self._calls.get(number)
-            if call is None:
-                return
-            if phase == tree.REFUSED:
+            if call is not None and phase == tree.REFUSED:
                 call.refuse(machines, str(codec.unpack(value)))
-            elif not _in_shape(call.kind, phase, value):
+            elif call is not None and not _in_shape(call.kind, phase, value):
                 self.problems.append((machines, "sent an answer that is none"))
                 call.refuse(machines, "its answer makes no sense")
-            else:
+            elif call is not None:
                 call.event(phase, extra, value, machines)
-                if phase in (tree.DONE, tree.EXITED):
-                    self.sync.call_over(number, machines)
+            if phase in (tree.DONE, tree.EXITED):
+                self.sync.call_over(number, machines)
+            elif phase == tree.STARTED:
+                self.sync.call_begun(number, machines)
+
+    def _wanted(self, child: int, number: int, offset: int, allowed: int, again: bool) -> None:
+        try:
+            self.shipping.wanted(child, number, offset, allowed, again)
+        except ValueError as error:
+            self.problems.append((machineset.single(child), str(error)))
 
     def _request(self, extra: bytes, value: Any, machines: int) -> None:
         """What machines ask of each other: barriers, signals, topics."""
@@ -319,15 +334,6 @@ class Session:
             return
         self.sync.request(machines, extra, members, op, value, self.now())
 
-    def _measured(self, cover: dict[int, int], metrics: dict[tuple[str, str, str], Sketch]) -> None:
-        """Merged metrics: taken once, however often they come."""
-        if all(batch <= self._batches.get(machine, 0) for machine, batch in cover.items()):
-            return
-        for machine, batch in cover.items():
-            self._batches[machine] = max(batch, self._batches.get(machine, 0))
-        for key, sketch in metrics.items():
-            self.metrics.setdefault(key, Sketch()).merge(sketch)
-
     def _came(self, number: int, facts: dict[str, Any], machines: int) -> None:
         """Machines are there: new ones, or one that was attached again, with all that is still below it."""
         calls = self.recovery.calls
@@ -338,6 +344,8 @@ class Session:
         for machine in tops:
             hang |= self.subtree(machine)
         machines &= hang  # what is being connected another way comes that way
+        # Nor does a relay bring back what was given up, such as an agent in the place of one that died.
+        machines &= machineset.of(tops) | ~machineset.of(self.down)
         if ("resumed" not in facts or "replaces" in facts) and machines & self.joined:
             fresh = machines & self.joined
             machines &= ~fresh
@@ -364,6 +372,8 @@ class Session:
     def _went(self, number: int, machines: int, outcome: Outcome, reason: str) -> None:
         """Machines cannot be reached, or not any more."""
         machines = machineset.of(m for m in machineset.members(machines) if self._hangs_by(m, number))
+        if machines and reason.startswith("refused: "):  # it lies, or is broken
+            self.problems.append((machines, reason))
         if outcome != Outcome.LOST:
             for machine in machineset.members(machines):
                 if not self.recovery.failed(machine, outcome, reason):
@@ -466,7 +476,10 @@ class Session:
         await self._close(max(1.0, deadline - self.now()))
 
     async def abort(self) -> None:
-        """Let go at once: agents find their parent gone, and end with their lease."""
+        """Let go at once.  Agents that this still reaches end at once too; others end with their lease."""
+        if (self.up | self.detached) and not self._ending:
+            self.forget(self.call(frames.END, self.up | self.detached, {"grace": 0.0}))
+            self.links.pump_all()
         await self._close(1.0)
 
     async def _close(self, timeout: float) -> None:

@@ -52,8 +52,6 @@ GRACE = 2.0
 """Seconds between TERM and KILL for what still runs at the end."""
 TEAR_DOWN = 15.0
 """Seconds for machines to end tidily."""
-RELEASE = 60.0
-"""Seconds for the fleet to be released; fleets have bounds of their own below this."""
 CAUSES = 8
 """Different causes in a reason."""
 
@@ -105,7 +103,8 @@ async def run(path: Path, options: RunOptions, observers: Sequence[Observer] = (
         source = open_fleet(options.fleet)
         if machines is not None:
             plan(machines, relays=options.relays, depth=options.depth, width=options.width)  # told before it costs
-        work = _Run(scenario, args, Request(options.run, machines, roles), source, options, Observers(observers))
+        work = _Run(scenario, args, Request(options.run, machines, roles), source, options, Observers(observers),
+                    path.resolve().parent)
         return await work.go()
 
 
@@ -118,11 +117,14 @@ class _Run:
         source: FleetSource,
         options: RunOptions,
         observer: Observer,
+        folder: Path,
     ) -> None:
+        self.folder = folder
         self.scenario = scenario
         self.args = args
         self.request = request
         self.source = source
+        source.say = observer.note
         self.options = options
         self.observer = observer
         self.result = RunResult(options.run, scenario.name)
@@ -241,7 +243,7 @@ class _Run:
             settings = replace(settings, cipher=options.cipher)
         session = Session(machines, tree.parents, settings, relay_key=self.source.relay_key)
         self.session = session
-        context = self.context = Context(session, self.observer, options.run, self.args)
+        context = self.context = Context(session, self.observer, options.run, self.args, self.folder)
         session.on_down = self._down
         session.on_report = self._report
         session.on_log = lambda machine, process, data: self.observer.log(
@@ -325,8 +327,6 @@ class _Run:
         for fate in fates.values():
             self.result.machines[str(fate)] = self.result.machines.get(str(fate), 0) + 1
         self.result.steps = self.context.steps
-        self.result.metrics = self.context.metrics.summary()
-        self.result.reports = self._reports + self.context.reports
 
     async def _tear_down(self) -> None:
         self.observer.phase("tear-down", 0, 1)
@@ -337,16 +337,19 @@ class _Run:
                 self.observer.warning(f"the machines were not ended tidily: {error}")
             for machines, problem in self.session.problems:
                 assert self.context is not None
-                self.observer.warning(f"{self.context.names(machines)}: {problem}")
+                told = f"{self.context.names(machines)}: {problem}"
+                self.result.problems.append(told)
+                self.observer.warning(told)
         await self._release()
         self.observer.phase("tear-down", 1, 1)
 
     async def _release(self) -> None:
+        seconds = self.source.release_timeout
         try:
-            async with asyncio.timeout(RELEASE):
+            async with asyncio.timeout(seconds):
                 await self.source.release()
         except TimeoutError:
-            self.observer.warning(f"the fleet {self.options.fleet} was not released within {RELEASE:g} s")
+            self.observer.warning(f"the fleet {self.options.fleet} was not released within {seconds:g} s")
         except (FanoutError, OSError) as error:
             self.observer.warning(f"the fleet {self.options.fleet} was not released: {error}")
 
@@ -363,6 +366,9 @@ class _Run:
         result.root = {"cpu_s": round(_cpu_seconds() - self._cpu, 3), "peak_rss_mb": round(rss / (1 << 20), 1)}
         if self.session is not None:
             result.root.update(self.session.statistics())
+            assert self.context is not None
+            result.metrics = self.context.metrics.summary(self.session.metrics)
+            result.reports = self._reports + self.context.reports
             result.logs = {"bytes_forwarded": self.session.forwarded, "bytes_dropped": self.session.rotated}
 
 

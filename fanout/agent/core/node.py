@@ -33,8 +33,13 @@ if TYPE_CHECKING:
 UP, DOWN = merge.UP, merge.DOWN
 DONE, STARTED, READY, EXITED, MATCHED, ENDED, REFUSED = 3, 4, 5, 6, 7, 8, 9
 SYNC = merge.SYNC
+INSTANT = 11  # by how many seconds a start at an instant was missed
 
 # What the inbox holds: tuples that begin with one of these.
+SHIPPED = "shipped"  # (call, body, whether it is for this machine too, not only to be passed on): a file comes
+WANTED = "wanted"  # (machine, call, offset, allowed, again): a child's pace; `again`: it starts from `offset`
+DATA = "data"  # (call, offset and bytes)
+CANNOT = "cannot"  # (call, reason): the parent has not got it
 COMMAND = "command"  # (kind, call, body): do this on this machine
 OPENED = "opened"  # (machine,): a child's handshake is done
 CLOSE = "close"  # (machine,): end this child's connection now
@@ -54,6 +59,8 @@ REFUSED_CHILD = "failed"  # it broke the protocol: it is not connected again, wh
 
 VALUE_MOST = frames.MAX_SIZE[frames.CONTROL] - (1 << 20)
 """Bytes of the value of one event; the rest is for the set, the key, and events folded into the same message."""
+CAPTURE_MOST = VALUE_MOST // 2 - 1024
+"""Bytes of each stream that a command's answer may hold: both, and a few words, fit into one value."""
 
 
 class Node:
@@ -85,8 +92,11 @@ class Node:
         self._identities: dict[int, tuple[int, Any]] = {}
         self._awaited: dict[int, tuple[int, int]] = {}
 
+    def _own(self) -> int:
+        return 0 if self.me is None else machineset.single(self.me)
+
     def _below(self) -> int:
-        machines = 0 if self.me is None else machineset.single(self.me)
+        machines = self._own()
         for link in self.children.values():
             machines |= link.subtree
         return machines
@@ -106,6 +116,8 @@ class Node:
             for cls, kind, body, origins in old.undelivered():
                 # Merged numbers that may be there already must not be merged with others on their way.
                 kind = frames.METRICS_AGAIN if kind == frames.METRICS else kind
+                if kind == frames.FENCED:
+                    body = self._encoded(self._still_lost(merge.decode(body) if body else []))
                 self.parent.send_up(cls, kind, body, origins)
         return self.parent
 
@@ -160,8 +172,23 @@ class Node:
         else:
             # Behind the metrics that came before: once the root knows of the loss, nothing more comes this way.
             self.flush(now)
-            body = codec.pack([[key, value, machineset.pack(machines)] for key, value, machines in events])
-            self._up(frames.REPORT, frames.FENCED, body, [])
+            self._up(frames.REPORT, frames.FENCED, self._encoded(events), [])
+
+    def _still_lost(self, events: list[tuple[bytes, bytes, int]]) -> list[tuple[bytes, bytes, int]]:
+        """News of losses that come late: without the machines that a link leads to by now.
+
+        Passed on, they would take the new way from those further up.
+        """
+        there = 0
+        for link in self.children.values():
+            there |= link.subtree if link.state == OPEN else 0
+        return [(key, value, machines & ~there) for key, value, machines in events if machines & ~there]
+
+    def _encoded(self, events: list[tuple[bytes, bytes, int]]) -> bytes:
+        """Empty when there are none."""
+        if not events:
+            return b""
+        return codec.pack([[key, value, machineset.pack(machines)] for key, value, machines in events])
 
     def _refuse(self, machine: int, reason: str, now: float) -> None:
         """A child broke the protocol: say so, and cut it off."""
@@ -217,6 +244,10 @@ class Node:
             self.inbox.append((BYE, body.decode("utf-8", "replace")))
         elif kind == frames.ANSWERS:
             self.answer([(_machines(entry[0]), entry[1], entry[2]) for entry in codec.unpack(body)])
+        elif kind == frames.DATA:
+            self.inbox.append((DATA, number, body))
+        elif kind == frames.CANNOT:
+            self.inbox.append((CANNOT, number, body.decode("utf-8", "replace")))
         else:  # one that is known here may still be new further down
             self.last_command = max(self.last_command, number)
             if self._passes(number):
@@ -232,6 +263,8 @@ class Node:
     def answer(self, answers: list[tuple[int, bytes, Any]]) -> None:
         """Hand answers, as (set, request key, answer), to those who asked: one message per child."""
         for link in self.children.values():
+            if link.state != OPEN:  # who is being attached again asks again
+                continue
             part = [[machineset.pack(m & link.subtree), key, value] for m, key, value in answers if m & link.subtree]
             size, start = 0, 0
             for i, entry in enumerate(part):
@@ -270,17 +303,23 @@ class Node:
                 link.hurry = link.hurry or kind == frames.END
                 link.send(frames.CONTROL, kind, call, machineset.pack(part), body)
                 rest &= ~part
-        if self.me is not None and targets >> self.me & 1:
+        if kind == frames.SHIP and not self.root:
+            rest &= ~self._own()
+            self.inbox.append((SHIPPED, call, body, bool(targets & self._own())))
+        elif self.me is not None and targets >> self.me & 1:
             rest &= ~machineset.single(self.me)
-        if self.me is not None and targets >> self.me & 1 and self._first(call):
-            if kind == frames.CONNECT:
-                for spec in codec.unpack(body)["children"]:
-                    subtree, past = (_machines(spec.get(key, b"")) for key in ("subtree", "past"))
-                    self.await_child(spec["id"], subtree, past)
-            self.inbox.append((COMMAND, kind, call, body))
+            if self._first(call):
+                self._mine(kind, call, body)
         if rest and below:  # their relay was lost while this was on its way: nobody else will speak for them
             self.emit(call, DOWN, [LOST, "its relay was lost before it could connect"], now, machines=below)
         return rest
+
+    def _mine(self, kind: int, call: int, body: bytes) -> None:
+        if kind == frames.CONNECT:
+            for spec in codec.unpack(body)["children"]:
+                subtree, past = (_machines(spec.get(key, b"")) for key in ("subtree", "past"))
+                self.await_child(spec["id"], subtree, past)
+        self.inbox.append((COMMAND, kind, call, body))
 
     def _passes(self, call: int) -> bool:
         """A late connection may close a circle, until the root cuts it: a command must not go round for ever."""
@@ -323,7 +362,7 @@ class Node:
             self.inbox.append((OPENED, machine))
             self.emit(call, UP, facts, now, machines=machines)
         elif kind in (frames.EVENTS, frames.FENCED):
-            events = merge.decode(body)
+            events = merge.decode(body) if body or kind == frames.EVENTS else []
             for key, _, machines in events:
                 if machines & ~(link.subtree | link.past) or not machines:
                     raise ProtocolError("speaks for machines that are not its own")
@@ -356,6 +395,9 @@ class Node:
                 link.receiver(cls).settle(number)
             else:
                 self._metrics.merge(body, link.subtree | link.past, (link.receiver(cls), number), now)
+        elif kind == frames.WANT:
+            offset, allowed, again = codec.fields(body, int, int, bool)
+            self.inbox.append((WANTED, machine, number, offset, allowed, again))
         elif kind == frames.BYE:
             self.inbox.append((CLOSE, machine))
             self.lost(machine, body.decode("utf-8", "replace"), now)
@@ -398,6 +440,16 @@ class Node:
         extra = merge.sync_extra(members, op)
         self.emit(0, SYNC, value, now, extra)
         return extra
+
+    def want(self, call: int, offset: int, allowed: int, again: bool) -> None:
+        """Ask the parent for a file's bytes."""
+        if self.parent is not None:
+            self.parent.send(frames.CONTROL, frames.WANT, call, b"", codec.pack([offset, allowed, again]))
+
+    def cannot(self, child: int, call: int, reason: str) -> None:
+        link = self.children.get(child)
+        if link is not None:
+            link.send(frames.CONTROL, frames.CANNOT, call, b"", reason.encode()[:1000])
 
     def ask_again(self, key: bytes, value: Any, now: float) -> None:
         self.emit(0, SYNC, value, now, key)

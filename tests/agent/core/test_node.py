@@ -47,6 +47,7 @@ def test_a_command_to_ten_thousand_machines_costs_the_root_two_messages_a_relay(
     net = Network(seed=1, grain=0.005)
     net.build([None if i < relays else i % relays for i in range(machines)])
     assert net.up == net.everyone
+    net.run(within=1.0)  # the first pings of a link are close together
     before = net.messages()
     call = net.call(frames.RUN, net.everyone, "uptime")
     assert net.run(lambda: net.settled(call), within=1.0)
@@ -449,3 +450,11 @@ def test_an_answer_too_large_for_a_message_does_not_break_the_link() -> None:
     net.run(within=2.0)
     assert net.up == net.everyone
     assert net.answered(call, tree.DONE) | net.answered(call, tree.REFUSED) == 0b100
+
+
+def test_machines_of_every_depth_know_the_clock_as_soon_as_they_are_up() -> None:
+    """`start(at=)` may be the first thing that a scenario does: it need not wait for heartbeats."""
+    net = Network(1)
+    net.build(RELAYED)
+    net.run(within=0.5)
+    assert all(host.node.clock is not None for host in net.hosts.values())
