@@ -150,6 +150,8 @@ class Agent:
                 self.toolbox.service.ask_again()
         elif what in (tree.EXPIRED, tree.BYE):
             self._end(0.0)
+            assert self._ending is not None
+            self._ending.dismissed()
 
     def _welcomed(self, identity: dict[str, Any]) -> None:
         """The parent has said who this machine is."""

@@ -36,7 +36,7 @@ KILLED_WAIT = 3.0  # s after KILL until a process counts as one that cannot be k
 DRAINED = 32  # reads after the exit: a pipe holds 1 MB at most; what others still write to it is not waited for
 TAIL = 2 << 10  # bytes of output told with an exit that failed
 CAPTURE = 1 << 20  # bytes of each stream that a command's result holds, unless told otherwise
-AWAKE = 0.003  # s before an instant from which on it is waited for without sleeping
+AWAKE = 0.003  # s before an instant from which on it is slept for exactly
 
 
 def exit_code(status: int) -> int:

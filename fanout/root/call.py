@@ -14,8 +14,9 @@ from fanout.agent.core import codec, machineset
 
 
 class Call:
-    def __init__(self, number: int, targets: int) -> None:
+    def __init__(self, number: int, targets: int, kind: int = 0) -> None:
         self.number = number
+        self.kind = kind
         self.targets = targets
         self.lost = 0
         """Targets that were lost, or never reached; the session's `down` says why."""
@@ -68,9 +69,9 @@ class Call:
     # What the session tells.
 
     def event(self, phase: int, extra: bytes, value: bytes, machines: int) -> None:
-        """`value` is packed.  Idempotent: a machine's first answer in a phase counts, repetitions do not."""
+        """`value` is packed.  Idempotent: a target's first answer in a phase counts, repetitions do not."""
         key = (phase, extra)
-        new = machines & ~self._heard.get(key, 0)
+        new = machines & self.targets & ~self._heard.get(key, 0)
         if not new:
             return
         self._heard[key] = self._heard.get(key, 0) | new

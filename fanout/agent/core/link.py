@@ -58,6 +58,9 @@ class Link:
         self._ping_due = now
         self._early = list(EARLY)
         self._told_clock = False
+        self._ping: float | None = None
+        """At the child's end: when the parent sent its last ping, by its own clock."""
+        self._ponged = now
         self._due: float | None = None
         self._decoder = frames.Decoder()
         self._queues: tuple[deque[Any], ...] = (deque(), deque(), deque())
@@ -143,6 +146,10 @@ class Link:
         """All reports and logs are known to be at the root."""
         return not any(self._queues[1:]) and not any(sender.unacked_bytes for sender in self._senders[1:])
 
+    def told(self) -> bool:
+        """All events are known to be at the root."""
+        return not self._queues[frames.CONTROL] and not self._senders[frames.CONTROL].unacked_bytes
+
     def undelivered(self) -> list[tuple[int, int, bytes, list[Origin]]]:
         """(class, kind, body, origins) of all that the root may not have, in order: for the next parent."""
         rest = []
@@ -163,8 +170,8 @@ class Link:
             cls, kind, number, _, body = frame
             if self.state == OPEN:
                 if kind == frames.PING and self.up:
-                    sent = codec.fields(body, (float, int), int, (float, int, type(None)))[0]
-                    self.send(frames.CONTROL, frames.PONG, 0, b"", codec.pack([sent, now]))
+                    self._ping = codec.fields(body, (float, int), int, (float, int, type(None)))[0]
+                    self._pong(now)
                     yield frame  # the node takes the lease and the clock from it
                 elif kind == frames.PONG and not self.up:
                     self._measure(codec.fields(body, (float, int), (float, int)), now)
@@ -191,6 +198,13 @@ class Link:
                 yield frame
             else:
                 raise ProtocolError("message %d before the handshake" % kind)
+
+        if self.up and self._ping is not None and now - self._ponged >= HEARTBEAT:
+            self._pong(now)  # a large frame is on its way, with the next ping behind it: we live
+
+    def _pong(self, now: float) -> None:
+        self._ponged = now
+        self.send(frames.CONTROL, frames.PONG, 0, b"", codec.pack([self._ping, now]))
 
     def receiver(self, cls: int) -> Receiver:
         return self._receivers[cls]

@@ -413,12 +413,11 @@ def test_a_machine_that_gets_a_new_parent_brings_what_was_not_delivered(seed: in
     assert sorted(set(came), key=want.index) == want
     assert came[-1] == want[-1]
     assert net.answered(call) >> 2 & 1 == (2 in ran), "its result is lost"
-    assert net.settled(call)
+    assert not 0b11111000 & ~(net.answered(call) | net.lost(call))  # 2 itself has moved: a command may have missed it
     assert not net.root.node.refused
     assert not net.hosts[1].node.refused
 
 
-@pytest.mark.xfail(strict=True, reason="a new parent does not know which machines a relay brings with it")
 def test_a_relay_that_gets_a_new_parent_brings_what_its_machines_said() -> None:
     net = Network(seed=15)
     net.build(RELAYED)
@@ -429,7 +428,7 @@ def test_a_relay_that_gets_a_new_parent_brings_what_its_machines_said() -> None:
     net.run(within=1.0)
     net.cut(0)
     net.run(within=1.0)
-    net.call(frames.CONNECT, 0b10, {"children": [{"id": 0}]})
+    net.call(frames.CONNECT, 0b10, {"children": [{"id": 0, "subtree": machineset.pack(0b00011101)}]})
     net.run(within=10.0)
     assert not net.hosts[1].node.refused
     assert net.answered(call) == 0b00011101
