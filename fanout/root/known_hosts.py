@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
+from functools import lru_cache
 from hashlib import sha1
+from pathlib import Path
 from typing import NamedTuple
 
 _MARKERS = ("@cert-authority", "@revoked")
@@ -91,8 +94,8 @@ class KnownHosts:
             patterns = names.split(",")
             self._patterns.append(
                 _Patterns(
-                    _any_of([p for p in patterns if not p.startswith("!")]),
-                    _any_of([p[1:] for p in patterns if p.startswith("!")]),
+                    any_of([p for p in patterns if not p.startswith("!")]),
+                    any_of([p[1:] for p in patterns if p.startswith("!")]),
                     line,
                 )
             )
@@ -127,7 +130,17 @@ class KnownHosts:
         return lines
 
 
-def _any_of(patterns: list[str]) -> re.Pattern[str]:
+@lru_cache(maxsize=1)
+def of_user() -> KnownHosts:
+    """The user's and the machine's known_hosts: what relays are told about keys comes from here."""
+    texts = []
+    for path in (Path("~/.ssh/known_hosts").expanduser(), Path("/etc/ssh/ssh_known_hosts")):
+        with contextlib.suppress(OSError):
+            texts.append(path.read_text(errors="replace"))
+    return KnownHosts("\n".join(texts))
+
+
+def any_of(patterns: list[str]) -> re.Pattern[str]:
     """Matches what one of the patterns does; nothing, if there are none."""
     texts = ["".join({"*": ".*", "?": "."}.get(c, re.escape(c)) for c in pattern) for pattern in patterns]
     return re.compile("|".join(texts) if texts else "(?!)")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fanout.agent.core import frames, machineset
@@ -15,8 +12,9 @@ from fanout.agent.core.diagnose import FAILED, NO_PYTHON, remote
 from fanout.agent.core.diagnose import ssh as diagnose_ssh
 from fanout.agent.core.dialer import Dialer
 from fanout.agent.core.link import OPEN, Link
-from fanout.root.known_hosts import KnownHosts
+from fanout.root.known_hosts import of_user
 from fanout.root.payload import payload
+from fanout.root.ssh_options import Shared
 from fanout.root.transport import CLOSING, Connection, Unreached, effective, open_local, open_ssh
 
 if TYPE_CHECKING:
@@ -63,6 +61,7 @@ class _Peer:
 
     def writable_again(self) -> None:
         self.links.pump(self)
+        self.links.session.kick()  # a file that is being sent may go on
 
     def ended(self, code: int, stderr: str) -> None:
         self.links.ended(self, code, stderr)
@@ -74,6 +73,7 @@ class Links:
         self.peers: dict[int, _Peer] = {}
         self.connections = 0
         self._dialer = Dialer(session.settings.handshakes, random.random)
+        self._shared = Shared(session.settings)
         self._waiting: dict[int, _Peer] = {}
         self._redial: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -113,7 +113,7 @@ class Links:
                 if host.host_keys:
                     known += [f"{name} {key}" for key in host.host_keys]
                 else:
-                    known += _known_hosts().lines_for(address, port)
+                    known += of_user().lines_for(address, port)
         return {
             "children": specs,
             "stage0": payload().stage0,
@@ -177,7 +177,7 @@ class Links:
             else:
                 command = f"exec {host.python} -I -S -c '{stub(stage0)}'"
                 async with asyncio.timeout(left):
-                    connection = await open_ssh(host, command, self.session.settings, peer)
+                    connection = await open_ssh(host, command, self.session.settings, peer, self._shared)
         except TimeoutError:
             self._failed(peer, Unreached("unreachable", f"it does not answer within {left:.0f} s", True))
             return
@@ -309,13 +309,3 @@ class Links:
                 totals[i] += value
         names = ("messages_in", "messages_out", "bytes_in", "bytes_out")
         return {"connections": self.connections, **dict(zip(names, totals, strict=True))}
-
-
-@lru_cache(maxsize=1)
-def _known_hosts() -> KnownHosts:
-    """The user's and the machine's known_hosts: what relays are told about keys comes from here."""
-    texts = []
-    for path in (Path("~/.ssh/known_hosts").expanduser(), Path("/etc/ssh/ssh_known_hosts")):
-        with contextlib.suppress(OSError):
-            texts.append(path.read_text(errors="replace"))
-    return KnownHosts("\n".join(texts))
