@@ -19,7 +19,6 @@ from fanout.fleets.base import Host
 from fanout.fleets.local import LocalFleet
 from fanout.fleets.openssh import with_environment
 from fanout.root.observer import PHASES
-from fanout.scenario import runner
 from fanout.scenario.runner import RunOptions, run
 from tests.scenario import play as playing
 from tests.scenario.conftest import Passes
