@@ -29,7 +29,6 @@ from tests.sshd import need_isolation, need_sshd
 REPO = Path(__file__).parents[2]
 DOCUMENTS = ["README.md", "docs/tutorial.md", "docs/hosts.md"]
 SNIPPETS = ["docs/scenario-api.md", "docs/choreography.md"]
-COMING = {"benchmarks.md"}  # written at this moment: remove when it is there
 NOT_HERE = ("make ",)  # commands that the tests themselves are a part of
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TIMEOUT = 60.0
@@ -170,8 +169,6 @@ def test_links_between_documents_lead_somewhere() -> None:
             if "://" in target:
                 continue
             there = path.parent / name if name else path
-            if not there.exists() and there.name in COMING:
-                continue
             if not there.exists():
                 dead.append(f"{path.name}: {target}")
             elif anchor and anchor not in anchors(there):
