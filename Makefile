@@ -4,12 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench clean help
 
-demo: $(VENV)/ready
+demo: $(VENV)/ready  ## run scenarios/quickstart.py on five local machines, without SSH
 	$(BIN)/fanout run scenarios/quickstart.py -n 5
 
-test: $(VENV)/ready-test check
+test: $(VENV)/ready-test check  ## all tests; installs the OpenSSH server they need (Debian, as root)
 	bootstrap/test-machine
 	$(BIN)/python -m pytest
 
@@ -18,7 +18,7 @@ check: $(VENV)/ready-test  ## lint, types, import direction: no machine needed
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
 
-bench: $(VENV)/ready-test
+bench: $(VENV)/ready-test  ## measure fanout on this machine
 	bootstrap/test-machine
 	$(BIN)/python -m fanout.bench
 
@@ -31,5 +31,8 @@ $(VENV)/ready-test: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
-clean:
+clean:  ## remove what was made here
 	rm -rf $(VENV) build dist
+
+help:  ## this text
+	@sed -n 's/^\([a-z]*\):.*##  */\1\t/p' $(MAKEFILE_LIST) | expand -t 8

@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from fanout.root.observer import Observer
     from fanout.root.outcomes import Outcome, Report, RunOutcome, RunResult
     from fanout.scenario.decorator import Scenario, scenario
-    from fanout.scenario.failures import CommandFailed, ProcessFailed
+    from fanout.scenario.failures import CommandFailed, InvariantBroken, MemberFailed, ProcessFailed, SyncFailed
     from fanout.scenario.fleet import Fleet
     from fanout.scenario.group import Group, Machine
     from fanout.scenario.matches import Matches
     from fanout.scenario.processes import Process, Processes
     from fanout.scenario.results import Result, Results
     from fanout.scenario.runner import RunOptions, run
+    from fanout.scenario.trigger import signal
     from fanout.version import __version__
 
 __all__ = [
@@ -25,8 +26,10 @@ __all__ = [
     "Fleet",
     "FleetError",
     "Group",
+    "InvariantBroken",
     "Machine",
     "Matches",
+    "MemberFailed",
     "Observer",
     "Outcome",
     "Process",
@@ -40,11 +43,13 @@ __all__ = [
     "RunResult",
     "Scenario",
     "ScenarioFailure",
+    "SyncFailed",
     "Timeout",
     "UsageError",
     "__version__",
     "run",
     "scenario",
+    "signal",
 ]
 
 _MODULES = {
@@ -52,13 +57,14 @@ _MODULES = {
     "root.observer": ("Observer",),
     "root.outcomes": ("Outcome", "Report", "RunOutcome", "RunResult"),
     "scenario.decorator": ("Scenario",),
-    "scenario.failures": ("CommandFailed", "ProcessFailed"),
+    "scenario.failures": ("CommandFailed", "InvariantBroken", "MemberFailed", "ProcessFailed", "SyncFailed"),
     "scenario.fleet": ("Fleet",),
     "scenario.group": ("Group", "Machine"),
     "scenario.matches": ("Matches",),
     "scenario.processes": ("Process", "Processes"),
     "scenario.results": ("Result", "Results"),
     "scenario.runner": ("RunOptions", "run"),
+    "scenario.trigger": ("signal",),
     "version": ("__version__",),
 }
 

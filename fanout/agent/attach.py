@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from .main import Agent
 
 
+NAME = "attach"  # of the socket; stage 0 knows it too
+
+
 class AttachPoint:
     def __init__(self, agent: Agent) -> None:
         """OSError when the socket cannot be made."""
         self._agent = agent
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         self._socket.setblocking(False)
-        self._socket.bind(os.path.join(agent.folder, "attach"))
+        self._socket.bind(os.path.join(agent.folder, NAME))
         self._socket.listen(4)
         self._holder: _socket.socket | None = None
         """The connection of the stage 0 that waits for us to be done; closing it lets that end."""

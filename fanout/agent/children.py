@@ -9,7 +9,7 @@ import os
 import time
 
 from . import launch
-from .core import diagnose, frames, machineset
+from .core import diagnose, frames
 from .core.bootstrap import Bootstrap, Payload, opening, stub
 from .core.dialer import Dialer
 from .core.link import OPEN
@@ -106,8 +106,7 @@ class Connection:
             bootstrap, self._bootstrap = self._bootstrap, None
             if not bootstrap.attached:
                 self._write(self.owner.payload.offer(bootstrap.magic, bool(self.spec["identity"].get("relay"))))
-            subtree = machineset.unpack(self.spec.get("subtree", b""))
-            agent.node.open_child(self.machine, self.call, self.spec["identity"], agent.loop.now, subtree)
+            agent.node.open_child(self.machine, self.call, self.spec["identity"], agent.loop.now)
             data = rest
         if data:
             agent.node.receive(self.machine, data, agent.loop.now)

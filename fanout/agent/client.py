@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Refused(Exception):
-    """The agent or the root said no; the text says why."""
+    """The agent or the root said no; the text says why.  Members know it as `fanout.SyncFailed`."""
 
 
 class AgentGone(Exception):

@@ -7,6 +7,7 @@ import os
 import time
 
 from . import proctree
+from .attach import NAME as ATTACH
 from .core import frames
 from .core.node import ENDED
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 LOOK = 0.02  # s between looks at what is still there
 KILL_MOST = 5.0  # s after the grace period until a process counts as one that cannot be killed
 FLUSH_MOST = 10.0  # s that reports and logs may take to reach the root
+ORPHAN_MOST = 5.0  # s that a new parent may take to come, when the root may not have our last word
 GOING_MOST = 4.0  # s that connections to children get to end
 
 
@@ -30,11 +32,17 @@ class Ending:
         self._spare = spare
         self._started = time.monotonic()
         self._left: list[int] = []
-        self._clean = False
+        self._clean = self._gone = False
+        self._dismissed = False
+        """Nobody waits for our last words any more."""
         for process in agent.processes.values():
             process.stopping = True
         proctree.signal(agent.mine(), _signal.SIGTERM)
         self._kill()
+
+    def hurry(self, grace: float) -> None:
+        """Asked to end again: by the shorter of the two grace periods."""
+        self._grace = min(self._grace, grace)
 
     def _waited(self) -> float:
         return time.monotonic() - self._started
@@ -56,9 +64,12 @@ class Ending:
         self._flush()
 
     def _flush(self) -> None:
-        """ENDED is the last word: it waits until what was said before is known to be at the root."""
+        """ENDED is the last word: it waits until what was said before is known to be at the root.
+
+        The parent may be lost meanwhile; then a new one is waited for, as long.
+        """
         link = self.agent.node.parent
-        someone = self.call and self.agent.uplink.open
+        someone = bool(self.call) and not self._dismissed
         if someone and link is not None and not link.delivered() and self._waited() < FLUSH_MOST:
             self.agent.loop.after(LOOK, self._flush)
             return
@@ -66,11 +77,11 @@ class Ending:
         unsent = 0 if link is None else link.queued(frames.REPORT) + link.queued(frames.BULK)
         processes = agent.processes.values()
         problems = ["cannot be killed: process %d" % pid for pid in self._left]
-        problems += ["%s: %s" % (process.spec["name"], process.broken) for process in processes if process.broken]
+        problems += ["%s: %s" % (process.spec["name"], told) for process in processes for told in process.problems()]
         if someone and unsent:
             problems.append("%d bytes of reports and logs did not reach the root in time" % unsent)
-        remove(agent.folder)
-        if os.path.exists(agent.folder):
+        remove(agent.folder, spare=ATTACH)
+        if os.path.exists(agent.folder) and os.listdir(agent.folder) not in ([], [ATTACH]):
             problems.append("its folder %s could not be removed" % agent.folder)
         forwarded = sum(process.forwarded for process in processes)
         rotated = sum(process.rotated for process in processes)
@@ -79,14 +90,32 @@ class Ending:
             agent.emit(self.call, ENDED, [forwarded, rotated, problems])
         if not someone:
             self._go()
+        elif not agent.uplink.open:
+            self.alone()
 
     def alone(self) -> None:
-        """The parent is gone: what is under way goes on, and nobody is waited for after it."""
+        """The parent is gone.  If the root may not have our last word, a new parent is waited for a while."""
+        if self._clean and not self.agent.node.told():
+            self.agent.loop.after(ORPHAN_MOST, self._abandoned)
+        elif self._clean:
+            self._go()
+
+    def _abandoned(self) -> None:
+        if not self.agent.uplink.open:
+            self._go()
+
+    def dismissed(self) -> None:
+        """The root lets us go, or has not been heard of for too long: nobody is waited for any more."""
+        self._dismissed = True
         if self._clean:
             self._go()
 
     def _go(self) -> None:
         """Let the children go, then end.  They end too, unless it is only this relay that goes (`spare`)."""
+        if self._gone:
+            return
+        self._gone = True
+        remove(self.agent.folder)
         children = self.agent.children
         if children is None:
             self.agent.done = True
@@ -103,13 +132,15 @@ class Ending:
         look()
 
 
-def remove(folder: str) -> None:
-    """A folder and all below it, as far as rights allow; links are not followed."""
+def remove(folder: str, spare: str = "") -> None:
+    """A folder and all below it, as far as rights allow; links are not followed.  `spare`: a file in it that stays."""
     if not folder:
         return
     for path, folders, files in os.walk(folder, topdown=False):
         for name in files + folders:
             entry = os.path.join(path, name)
+            if spare and entry == os.path.join(folder, spare):
+                continue
             try:
                 _unlink(entry)
             except OSError:

@@ -6,6 +6,7 @@ import os
 import sys
 
 from .client import AgentGone, Client, Refused
+from .core import limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ usage: fanout report TEXT [KEY=VALUE ...]        a line for the run's report
        fanout publish TOPIC VALUE
        fanout collect TOPIC [--count N] [--after K]
 
-Each waits at most --timeout SECONDS (60).
+Each waits at most --timeout TIME (60s; 250ms, 2m, 1h).
 Exit codes: 0 done, 1 it could not be (the reason is on stderr), 2 usage, 3 there is no run here (any more).
 """
 
@@ -70,7 +71,7 @@ def _text(value: Any) -> str:
 
 def perform(client: Client, command: str, words: list[str], options: dict[str, str]) -> str:
     """What to print.  ValueError: an option that is no number."""
-    timeout = float(options["timeout"])
+    timeout = limits.seconds(options["timeout"])
     count = int(options.get("count", "1"))
     if command == "report":
         client.ask("report", words[0], dict(word.partition("=")[::2] for word in words[1:]))

@@ -3,6 +3,9 @@
 It reads commands from the link to its parent, does them, and goes when the run ends: by the root's END, or when
 the root has not been heard of for the length of the lease.  All it writes is in one private folder, which goes
 with it.
+
+What is not needed to say hello is imported where it is used: on machines that compile the agent themselves that is
+a quarter of its start.
 """
 
 from __future__ import annotations
@@ -12,14 +15,12 @@ import os
 import sys
 import time
 
-from . import launch, proctree
+from . import launch
 from .attach import AttachPoint
-from .core import codec, frames
+from .core import codec, frames, machineset
 from .core import node as tree
 from .core.node import DONE, Node
-from .ending import Ending, remove
 from .loop import Loop
-from .process import Child, Command, Member, Process
 from .uplink import Uplink
 
 TYPE_CHECKING = False
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .children import Children
+    from .ending import Ending
+    from .process import Child, Command, Member, Process
     from .toolbox import Toolbox
 
 FOLDER_MOST = 95  # bytes: the path of a Unix socket has 107 at most
@@ -52,6 +55,8 @@ class Agent:
         self.members: dict[int, Member] = {}
         self.network: list[list[Any]] = []
         """[id, name, role, address] of every machine of the run."""
+        self.everyone = 0
+        """Those of them that were there when the run began: the members of a barrier that names none."""
         self.toolbox: Toolbox | None = None
         self._commands: set[Child] = set()
         self._waiting: list[Command] = []
@@ -145,6 +150,8 @@ class Agent:
                 self.toolbox.service.ask_again()
         elif what in (tree.EXPIRED, tree.BYE):
             self._end(0.0)
+            assert self._ending is not None
+            self._ending.dismissed()
 
     def _welcomed(self, identity: dict[str, Any]) -> None:
         """The parent has said who this machine is."""
@@ -164,6 +171,8 @@ class Agent:
             self._attach_point = AttachPoint(self)
         except OSError as error:
             if error.filename != self.folder:
+                from .ending import remove
+
                 remove(self.folder)
             self._refuse_start("cannot make its folder %s: %s" % (error.filename, error.strerror))
             return
@@ -175,6 +184,9 @@ class Agent:
 
     def _sweep(self) -> None:
         """An agent of this run was here and died: end what it left."""
+        from . import proctree
+        from .ending import remove
+
         prefix = "FANOUT_PROCESS=%s/%d/" % (self.identity["run"], self.identity["id"])
         until = time.monotonic() + SWEEP_MOST
         left = proctree.marked(prefix.encode())
@@ -198,6 +210,7 @@ class Agent:
 
         text = zlib.decompress(body["json"])
         self.network = body["machines"]
+        self.everyone = machineset.unpack(body["everyone"])
         with open(self.environment["FANOUT_NETWORK"], "wb") as file:
             file.write(text)
 
@@ -236,12 +249,14 @@ class Agent:
     def _command(self, kind: int, call: int, body: Any) -> None:
         if self._ending is not None and kind != frames.END:
             raise ValueError("the run has ended here")
+        from .process import Command, Member, Process
+
         if kind == frames.RUN:
             self._waiting.append(Command(self, call, body))
             self._start_waiting()
         elif kind == frames.SPAWN:
             process = self.processes[call] = Process(self, call, body)
-            process.begin()
+            self._start(process, body.get("at"))
         elif kind == frames.EACH:
             member = self.members[call] = Member(self, call, self.prepare().member_spec(body))
             self._waiting.append(member)
@@ -294,7 +309,8 @@ class Agent:
         if op == "stop":
             process.stop(arguments[0], lambda problem: self.emit(call, DONE, problem))
         elif op == "start":
-            self._start_at(process, call, arguments[0] if arguments else None)
+            self._start(process, arguments[0] if arguments else None)
+            self.emit(call, DONE, None)
         elif op == "write":
             process.write(arguments[0], arguments[1])
             self.emit(call, DONE, "")
@@ -308,23 +324,14 @@ class Agent:
         else:
             raise ValueError("a process cannot %r" % op)
 
-    def _start_at(self, process: Process, call: int, at: float | None) -> None:
-        """Start at once, or at an instant of the root's clock; DONE tells by how many seconds it was missed."""
+    def _start(self, process: Process, at: float | None) -> None:
+        """At once, or at an instant of the root's clock.  ValueError: the instant cannot be known here."""
         if at is None:
             process.begin()
-            self.emit(call, DONE, None)
-            return
-        if self.node.clock is None:
-            raise ValueError("the clock has not been compared with the root's yet")
-        local = at + self.node.clock
-
-        def begin() -> None:
-            while time.monotonic() < local:  # the last moment is waited for awake
-                pass
-            process.begin()
-            self.emit(call, DONE, time.monotonic() - local)
-
-        self.loop.after(max(0.0, local - time.monotonic() - 0.003), begin)
+        elif self.node.clock is None:
+            raise ValueError("the clock of this machine has not been compared with the root's yet: try again")
+        else:
+            process.begin_at(at + self.node.clock)
 
     # Ends.
 
@@ -342,13 +349,19 @@ class Agent:
 
     def mine(self) -> list[int]:
         """Everything that still runs below this agent, connections to children excepted."""
+        from . import proctree
+
         links = set() if self.children is None else {c.pid for c in self.children.connections.values()}
         return proctree.of_this_machine(os.getpid(), links)
 
     def _end(self, grace: float, call: int = 0, spare: bool = False) -> None:
         if self._ending is None:
+            from .ending import Ending
+
             self._waiting.clear()
             self._ending = Ending(self, grace, call, spare)
+        else:
+            self._ending.hurry(grace)
 
 
 def main(payload: Any) -> None:

@@ -14,15 +14,17 @@ import sys
 import traceback
 import types
 
-from .client import Client
-from .core import codec
+from .client import Client, Refused
+from .core import codec, limits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-TIMEOUT = 60.0  # s; of every wait that is given no other
+TIMEOUT = 60.0  # s; of every wait that is given no other.  Text such as "250ms" or "2m" is a time as well
+
+RESULT_MOST = 1_000_000  # packed bytes that a member may return
 
 
 class _Inert:
@@ -37,6 +39,11 @@ class _Inert:
         if name.startswith("__"):
             raise AttributeError(name)
         return self
+
+    def __or__(self, other: Any) -> Any:  # in annotations
+        return self
+
+    __ror__ = __getitem__ = __or__
 
     def __mro_entries__(self, bases: Any) -> tuple[type, ...]:
         return (Exception,)
@@ -93,15 +100,16 @@ class Me:
             self.network = [Machine(**machine) for machine in json.load(file)]
         """All machines of the run, in the order of their ids."""
 
-    def run(self, command: Any, check: bool = True, timeout: float = TIMEOUT, stdin: Any = None, env: Any = None,
+    def run(self, command: Any, check: bool = True, timeout: Any = TIMEOUT, stdin: Any = None, env: Any = None,
             cwd: Any = None) -> subprocess.CompletedProcess[str]:
         """Run a command here (a list, or a string for the shell) and return it, with its output as text.
 
         subprocess.CalledProcessError when it fails, unless `check` is false; subprocess.TimeoutExpired.
         """
         return subprocess.run(
-            command, shell=isinstance(command, str), check=check, timeout=timeout, input=stdin, cwd=cwd,
-            env=dict(os.environ, **env) if env else None, stdin=None if stdin is not None else subprocess.DEVNULL,
+            command, shell=isinstance(command, str), check=check, timeout=limits.seconds(timeout), input=stdin,
+            env=dict(os.environ, **env) if env else None, cwd=cwd,
+            stdin=None if stdin is not None else subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
 
     def spawn(self, command: Any, env: Any = None, cwd: Any = None) -> subprocess.Popen[bytes]:
@@ -120,35 +128,35 @@ class Me:
         self._client.ask("metric", name, value, unit, label)
 
     def barrier(self, name: str, group: Any = None, count: int = 0, quorum: float = 0.0,
-                timeout: float = TIMEOUT) -> int:
+                timeout: Any = TIMEOUT) -> int:
         """Wait until all members have called it (or `count`, or the share `quorum`); returns how many had.
 
-        `group` is a role, a list of ids, or None for everyone.  Raises client.Refused, which names who is missing.
+        `group` is a role, a list of ids, or None for everyone.  Raises SyncFailed, which names who is missing.
         """
         arrived: int = self._client.ask("barrier", name, group, count, quorum, timeout)
         return arrived
 
-    def signal(self, name: str, value: Any = None, timeout: float = TIMEOUT) -> int:
+    def signal(self, name: str, value: Any = None, timeout: Any = TIMEOUT) -> int:
         """Give a signal; returns its number: 1 is the first of the run."""
         number: int = self._client.ask("signal", name, value, timeout)
         return number
 
-    def wait(self, name: str, count: int = 1, timeout: float = TIMEOUT) -> list[Any]:
+    def wait(self, name: str, count: int = 1, timeout: Any = TIMEOUT) -> list[Any]:
         """Wait until a signal was given `count` times; returns their values in order."""
         values: list[Any] = self._client.ask("wait", name, 0, count, timeout)
         return values
 
-    def publish(self, topic: str, value: Any, timeout: float = TIMEOUT) -> int:
+    def publish(self, topic: str, value: Any, timeout: Any = TIMEOUT) -> int:
         """Add a value to a topic; returns its place, from 1."""
         place: int = self._client.ask("publish", topic, value, timeout)
         return place
 
-    def collect(self, topic: str, count: int, after: int = 0, timeout: float = TIMEOUT) -> list[Any]:
+    def collect(self, topic: str, count: int, after: int = 0, timeout: Any = TIMEOUT) -> list[Any]:
         """Wait for `count` values of a topic and return them; those from before are included."""
         values: list[Any] = self._client.ask("collect", topic, after, count, timeout)
         return values
 
-    def subscribe(self, topic: str, timeout: float = TIMEOUT) -> Iterator[Any]:
+    def subscribe(self, topic: str, timeout: Any = TIMEOUT) -> Iterator[Any]:
         """The values of a topic one by one, from the first, for ever; `timeout` is for each."""
         after = 0
         while True:
@@ -171,7 +179,7 @@ def main() -> None:
     sys.path.insert(0, folder)
     import fanout
 
-    vars(fanout)["__getattr__"] = _inert
+    vars(fanout).update(__getattr__=_inert, SyncFailed=Refused)
     sys.meta_path.append(_Inside())
     client = Client()
     me = Me(client)
@@ -180,10 +188,10 @@ def main() -> None:
         for part in task["function"].split("."):
             member = getattr(member, part)
         result = member(me, *task["args"], **task["kwargs"])
-        try:
-            packed = codec.pack(result)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise TypeError("%s returned what is not plain data: %s" % (task["function"], error)) from None
+        packed = limits.plain(result, "what %s returned" % task["function"])
+        if len(packed) > RESULT_MOST:
+            text = "%s returned %d bytes; %d are the most: write a file, or publish in parts"
+            raise ValueError(text % (task["function"], len(packed), RESULT_MOST))
     except BaseException as error:
         sys.stderr.write(_trace(error, folder, origin))
         sys.stderr.flush()

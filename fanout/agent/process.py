@@ -13,10 +13,11 @@ import time
 
 from . import launch, proctree
 from .core import codec, frames
-from .core.lines import Lines, LogPolicy
-from .core.node import DONE, EXITED, MATCHED, READY, STARTED, VALUE_MOST
+from .core.lines import Lines, LogPolicy, groups, text
+from .core.node import CAPTURE_MOST, DONE, EXITED, INSTANT, MATCHED, READY, STARTED
 from .loop import READ, WRITE
 from .spool import Spool
+from .triggers import Triggers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
 
 READ_SIZE = 64 << 10
 RECORD_SIZE = 16 << 10  # bytes of log in one record
+GATHER = 0.01  # s that output rests in its pipe after a small read: a program that prints line by line must not
+GATHER_BELOW = 16 << 10  # bytes ... cost a record, and two frames of ssh, a line
 WATCH_STOP = 0.03  # s between looks at what is still there while stopping
 KILLED_WAIT = 3.0  # s after KILL until a process counts as one that cannot be killed
 DRAINED = 32  # reads after the exit: a pipe holds 1 MB at most; what others still write to it is not waited for
 TAIL = 2 << 10  # bytes of output told with an exit that failed
 CAPTURE = 1 << 20  # bytes of each stream that a command's result holds, unless told otherwise
-CAPTURE_MOST = VALUE_MOST // 2 - 1024  # ... and at most: both streams and a few words fit into one answer
+AWAKE = 0.003  # s before an instant from which on it is slept for exactly
 
 
 def exit_code(status: int) -> int:
@@ -290,6 +293,11 @@ class Process(Child):
         self._ready_regex = agent.compile(spec["ready"].encode()) if spec.get("ready") else None
         self._ready: Any = None
         self._watches: dict[int, Any] = {}
+        self._triggers = Triggers(agent, spec.get("on") or ())
+        self._timer: Timer | None = None
+        """A start at an instant that is yet to come."""
+        self._begun = 0
+        """Bytes of output before the latest start."""
         self.broken = ""
         """Why output could not be kept, if so."""
 
@@ -304,8 +312,7 @@ class Process(Child):
 
     def begin(self) -> None:
         """Start it; STARTED tells '' or why not.  ValueError: it is running."""
-        if self.pid is not None:
-            raise ValueError("it is running already")
+        self._need_stopped()
         self.stopping = False
         self.generation += 1
         try:
@@ -315,6 +322,7 @@ class Process(Child):
                     path = os.path.join(self.agent.folder, "%s-%d.log" % (self.spec["name"], self.call))
                 self._spool = Spool(path, self.spec.get("cap") or 64 << 20)
             self._finish_output()
+            self._begun = self._spool.total if self._spool is not None else 0
             read, write = os.pipe()
             try:
                 self.launch(write, write)
@@ -334,6 +342,31 @@ class Process(Child):
         self.agent.loop.watch(read, READ, self._readable)
         self.agent.emit(self.call, STARTED, "", self._extra())
 
+    def _need_stopped(self) -> None:
+        if self.pid is not None or self._timer is not None:
+            raise ValueError("it is running already" if self.pid is not None else "it is about to start already")
+
+    def begin_at(self, instant: float) -> None:
+        """Start it then, by this machine's monotonic clock; INSTANT tells by how many seconds that was missed."""
+        self._need_stopped()
+
+        def begin() -> None:
+            self._timer = None
+            time.sleep(max(0.0, instant - time.monotonic()))  # exact to some 0.1 ms; `poll` is to 1 ms
+            missed = time.monotonic() - instant
+            self.begin()
+            self.agent.emit(self.call, INSTANT, missed, self._extra())
+
+        self._timer = self.agent.loop.after(max(0.0, instant - time.monotonic() - AWAKE), begin)
+
+    def stop(self, grace: float, then: Callable[[str], None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self.generation += 1
+            self.agent.emit(self.call, STARTED, "it was stopped before its instant", self._extra())
+        super().stop(grace, then)
+
     def _extra(self) -> bytes:
         return self.generation.to_bytes(4, "big")
 
@@ -345,7 +378,13 @@ class Process(Child):
             self.agent.loop.forget(self._fd)
             self._paused = True
             return
-        self._read()
+        if self._read() < GATHER_BELOW and self._fd >= 0:
+            self.agent.loop.forget(self._fd)
+            self.agent.loop.after(GATHER, self._gathered)
+
+    def _gathered(self) -> None:
+        if self._fd >= 0 and not self._paused:
+            self.agent.loop.watch(self._fd, READ, self._readable)
 
     def resume(self) -> None:
         """There is room again."""
@@ -353,18 +392,19 @@ class Process(Child):
             self._paused = False
             self.agent.loop.watch(self._fd, READ, self._readable)
 
-    def _read(self) -> bool:
+    def _read(self) -> int:
+        """Bytes that came."""
         try:
             data = os.read(self._fd, READ_SIZE)
         except BlockingIOError:
-            return False
+            return 0
         except OSError:
             data = b""
         if not data:
             self._finish_output()
-            return False
+            return 0
         self._take(data)
-        return True
+        return len(data)
 
     def _take(self, data: bytes) -> None:
         if self._spool is not None:
@@ -382,12 +422,13 @@ class Process(Child):
                 match = self._ready.search(line)
                 if match:
                     self._ready = None
-                    self.agent.emit(self.call, READY, _groups(match), self._extra())
+                    self.agent.emit(self.call, READY, groups(match), self._extra())
+            self._triggers.look(line)
             for watch, regex in list(self._watches.items()):
                 match = regex.search(line)
                 if match:
                     del self._watches[watch]
-                    self.agent.emit(watch, MATCHED, [_text(line), _groups(match), time.time()])
+                    self.agent.emit(watch, MATCHED, [text(line), groups(match), time.time()])
 
     def _forward(self, data: bytes) -> None:
         for at in range(0, len(data), RECORD_SIZE):
@@ -404,26 +445,29 @@ class Process(Child):
         self._look(lines)
         self._forward(self._policy.finish(lines))
 
-    def watch(self, call: int, pattern: str, from_start: bool) -> None:
-        """MATCHED for the first line that matches: from now on, or in what was kept as well."""
+    def watch(self, call: int, pattern: str, since: str) -> None:
+        """MATCHED for the first line that matches: from "now" on; or in what was kept as well, from the first
+        "start" or from the "last start" on."""
         regex = self.agent.compile(pattern.encode())
-        if from_start and self._spool is not None:
-            for line in self._past():
+        if since != "now" and self._spool is not None:
+            for line in self._past(self._begun if since == "last start" else 0):
                 match = regex.search(line)
                 if match:
-                    self.agent.emit(call, MATCHED, [_text(line), _groups(match), time.time()])
+                    self.agent.emit(call, MATCHED, [text(line), groups(match), time.time()])
                     return
         if self.pid is None:
             self.agent.emit(call, MATCHED, None)
         else:
             self._watches[call] = regex
 
-    def _past(self) -> Iterator[bytes]:
-        """The lines in the files; the last one only if nothing more can come to it."""
+    def _past(self, begin: int) -> Iterator[bytes]:
+        """The lines in the files from that byte on; the last one only if nothing more can come to it."""
         assert self._spool is not None
         past = Lines()
+        skip = max(0, begin - self._spool.dropped)
         for piece in self._spool.read():
-            yield from past.feed(piece)
+            yield from past.feed(piece[skip:])
+            skip = max(0, skip - len(piece))
         if self.pid is None:
             yield from past.finish()
 
@@ -451,18 +495,19 @@ class Process(Child):
             if self._fd < 0 or not self._read():
                 break
 
+    def problems(self) -> list[str]:
+        """What the user must know at the end."""
+        told = [self.broken] if self.broken else []
+        if self._triggers.refused:
+            told.append("%d signals of its log triggers were not given: %s"
+                        % (self._triggers.refused, self._triggers.reason))
+        return told
+
     def close(self) -> None:
         """The run is over."""
+        if self._timer is not None:
+            self._timer.cancel()
         self._drain()
         self._finish_output()
         if self._spool is not None:
             self._spool.close()
-
-
-def _text(line: bytes) -> str:
-    return line.rstrip(b"\r\n").decode("utf-8", "replace")
-
-
-def _groups(match: Any) -> list[str]:
-    """What the groups of a pattern matched; the whole match where it has none."""
-    return [_text(group or b"") for group in match.groups() or (match.group(),)]

@@ -10,7 +10,7 @@ import _socket
 import os
 import time
 
-from .core import codec, frames
+from .core import codec, frames, limits, machineset, merge
 from .core.codec import ProtocolError
 from .loop import READ, WRITE
 
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from .loop import Timer
     from .main import Agent
 
+    Then = Callable[[bool, Any], None]
+
 MESSAGE_MOST = 1 << 20  # bytes of one message of a program
-VALUE_MOST = 64 << 10  # bytes of a signal's or topic's value, or a report's fields
 TEXT_MOST = 16 << 10  # characters of a report
-NAME_MOST = 200  # characters of a barrier, signal, topic or metric
 GRACE = 10.0  # s that the root's own answer "timed out" may be late before the agent gives up itself
 CLIENTS = 512  # programs that may be connected at once
 
@@ -75,6 +76,10 @@ class Client:
         except (TypeError, ValueError, OverflowError) as error:
             self.answer(number, False, str(error))
 
+    def hears(self, number: int) -> Then:
+        """What tells this program the answer to one of its requests."""
+        return lambda ok, value: self.answer(number, ok, value)
+
     def answer(self, number: int, ok: bool, value: Any) -> None:
         if self.fd < 0:
             return
@@ -111,8 +116,8 @@ class Service:
         self._reports = 0
         self._nonce = 0
         self._generations: dict[str, int] = {}
-        self._pending: dict[bytes, tuple[Any, list[tuple[Client | None, int]]]] = {}
-        """Request key -> what was asked with it, and who waits."""
+        self._pending: dict[bytes, tuple[Any, Then, Timer]] = {}
+        """Request key -> what was asked with it, who is told, and when the agent itself gives up."""
         self._blocked: list[Callable[[], None]] = []
         """Reports that wait for room on the way up; their programs wait with them."""
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
@@ -143,7 +148,7 @@ class Service:
             self.report(str(text), fields, lambda: client.answer(number, True, None))
         elif op == "metric":
             name, value, unit, label = arguments
-            self.agent.node.metric(_name(name), str(unit), str(label), float(value), now)
+            self.agent.node.metric(limits.name(name), str(unit), str(label), float(value), now)
             client.answer(number, True, None)
         elif op == "result":
             member = self.agent.members.get(client.call)
@@ -153,74 +158,84 @@ class Service:
             client.answer(number, True, None)
         elif op == "barrier":
             name, who, count, quorum, timeout = arguments
-            members = self._members(who)
-            size = len(members) or len(self.agent.network)
-            needed = int(count) if count else -int(-size * quorum // 1) if quorum else 0
-            if needed > size or needed < 0:
+            limits.name(name)
+            members, size = self._members(who)
+            needed = limits.needed(size, int(count or 0), float(quorum or 0))
+            if needed > size:
                 raise ValueError("barrier %s: %d of %d members can never arrive" % (name, needed, size))
-            generation = self._generations[name] = self._generations.get(_name(name), 0) + 1
-            self._ask(client, number, members, ["barrier", name, generation, needed],
-                      [float(timeout), client.call], timeout)
+            seconds = limits.seconds(timeout)
+            generation = self._generations[name] = self._generations.get(name, 0) + 1
+            self._ask(members, [op, name, generation, needed], [seconds, client.call], seconds, client.hears(number))
         elif op in ("wait", "collect"):
             name, after, count, timeout = arguments
-            self._ask(client, number, [], [op, _name(name), int(after), int(count)], float(timeout), timeout)
+            seconds = limits.seconds(timeout)
+            self._ask(0, [op, limits.name(name), int(after), int(count)], seconds, seconds, client.hears(number))
         elif op in ("signal", "publish"):
             name, value, timeout = arguments
-            self.single(op, name, value, client, number, timeout)
+            self.single(op, name, value, limits.seconds(timeout), client.hears(number))
         else:
             raise ValueError("an agent cannot %r" % op)
 
-    def single(self, op: str, name: str, value: Any, client: Client | None = None, number: int = 0,
-               timeout: float = 60.0) -> None:
-        """A signal, or a value for a topic: of a program, or (no client) of a log trigger."""
-        if len(codec.pack(value)) > VALUE_MOST:
-            raise ValueError("%s %s: the value is larger than %d bytes" % (op, name, VALUE_MOST))
+    def single(self, op: str, name: str, value: Any, timeout: float, then: Then) -> None:
+        """A signal, or a value for a topic: of a program, or of a log trigger."""
+        limits.value(value, "%s %s: the value" % (op, limits.name(name)))
         self._nonce += 1
-        self._ask(client, number, [], [op, _name(name), self._nonce], value, timeout)
+        self._ask(0, [op, name, self._nonce], value, timeout, then)
 
-    def _ask(self, client: Client | None, number: int, members: list[int], op: list[Any], value: Any,
-             timeout: float) -> None:
-        bits = 0
-        for machine in members:
-            bits |= 1 << machine
-        key = self.agent.node.request(bits, codec.pack(op), value, self.agent.loop.now)
-        self._pending.setdefault(key, (value, []))[1].append((client, number))
+    def _ask(self, members: int, op: list[Any], value: Any, timeout: float, then: Then) -> None:
+        packed = codec.pack(op)
+        while merge.sync_extra(members, packed) in self._pending:  # of two who ask the same, each has its deadline
+            self._nonce += 1
+            packed = codec.pack(op + [self._nonce])
+        key = self.agent.node.request(members, packed, value, self.agent.loop.now)
         reason = "%s %s: no answer from the root within %g s" % (op[0], op[1], timeout + GRACE)
-        self.agent.loop.after(timeout + GRACE, lambda: self.answered(key, [False, reason]))
+        timer = self.agent.loop.after(timeout + GRACE, lambda: self._settle(key, False, reason))
+        self._pending[key] = value, then, timer
 
-    def answered(self, key: bytes, answer: Any) -> None:
-        """The root's answer, to all who asked the same."""
-        ok, value = answer
-        for client, number in self._pending.pop(key, (None, []))[1]:
-            if client is not None:
-                client.answer(number, bool(ok), value)
+    def answered(self, key: bytes, answer: bytes) -> None:
+        """The root's answer to a request."""
+        ok, value = codec.unpack(answer)
+        self._settle(key, bool(ok), value)
+
+    def _settle(self, key: bytes, ok: bool, value: Any) -> None:
+        if key in self._pending:
+            _, then, timer = self._pending.pop(key)
+            timer.cancel()
+            then(ok, value)
 
     def ask_again(self) -> None:
         """The way to the root is a new one; the root knows what it has answered already."""
-        for key, (value, _) in self._pending.items():
+        for key, (value, _, _) in self._pending.items():
             self.agent.node.ask_again(key, value, self.agent.loop.now)
 
-    def _members(self, who: Any) -> list[int]:
-        """None: everyone.  A role, or a list of ids.  ValueError for what there is not."""
+    def _members(self, who: Any) -> tuple[int, int]:
+        """(set, size).  None: everyone who was there when the run began.  A role, or a list of ids.
+
+        ValueError for what there is not.
+        """
+        network = self.agent.network
+        everyone = self.agent.everyone
         if who is None:
-            return []
+            return everyone, machineset.count(everyone)
         if isinstance(who, str):
-            found = [machine[0] for machine in self.agent.network if machine[2] == who]
+            found = machineset.of(machine[0] for machine in network if machine[2] == who) & everyone
             if not found:
-                roles = sorted({machine[2] for machine in self.agent.network if machine[2]})
+                roles = sorted({machine[2] for machine in network if machine[2]})
                 raise ValueError("there is no role %s; there are: %s" % (who, ", ".join(roles) or "none"))
-            return found
+            return found, machineset.count(found)
         ids = [int(machine) for machine in who]
-        if not ids or any(not 0 <= machine < len(self.agent.network) for machine in ids):
+        if not ids or any(not 0 <= machine < len(network) for machine in ids):
             raise ValueError("members: %r are not ids of machines of this run" % (ids[:10],))
-        return ids
+        found = machineset.of(ids)
+        return found, machineset.count(found)
 
     def report(self, text: str, fields: Any, done: Callable[[], None]) -> None:
         """`done` is called once it is on its way; when the way is full, that is later."""
         if len(text) > TEXT_MOST:
             raise ValueError("a report of %d characters; %d are the most" % (len(text), TEXT_MOST))
-        if not isinstance(fields, dict) or len(codec.pack(fields)) > VALUE_MOST:
-            raise ValueError("a report's fields are a map of at most %d bytes" % VALUE_MOST)
+        if not isinstance(fields, dict):
+            raise ValueError("a report's fields are a map, not %r" % (fields,))
+        limits.value(fields, "a report's fields")
 
         def go() -> None:
             self._reports += 1
@@ -240,7 +255,7 @@ class Service:
     def close(self) -> None:
         """The run is over: who still waits is told."""
         for key in list(self._pending):
-            self.answered(key, [False, "the run has ended"])
+            self._settle(key, False, "the run has ended")
         while self._blocked:  # reports are never dropped; what is blocked is bounded by the number of programs
             self._blocked.pop(0)()
         for client in list(self.clients):
@@ -248,8 +263,3 @@ class Service:
         self.agent.loop.forget(self._socket.fileno())
         self._socket.close()
 
-
-def _name(name: Any) -> str:
-    if not isinstance(name, str) or not 0 < len(name) <= NAME_MOST or not name.isprintable():
-        raise ValueError("%r is no name: give 1 to %d printable characters" % (name, NAME_MOST))
-    return name

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MODULES = (
     "fanout.__init__", "fanout.agent.__init__", "fanout.agent.client", "fanout.agent.helper", "fanout.agent.member",
-    "fanout.agent.core.__init__", "fanout.agent.core.codec",
+    "fanout.agent.core.__init__", "fanout.agent.core.codec", "fanout.agent.core.limits",
     "msgpack.__init__", "msgpack.exceptions", "msgpack.ext", "msgpack.fallback",
 )  # fmt: skip
 
@@ -53,12 +53,14 @@ class Toolbox:
         if not os.path.isdir(folder):
             if body.get("files") is None:
                 raise ValueError("the files of this member did not come")
+            part = folder + ".part"  # it gets its name when it is whole
             for name, data in body["files"].items():
-                path = os.path.normpath(os.path.join(folder, name))
-                if not path.startswith(folder + os.sep):
+                path = os.path.normpath(os.path.join(part, name))
+                if not path.startswith(part + os.sep):
                     raise ValueError("%r leads out of the member's folder" % name)
                 os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
                 _write(path, data, 0o600)
+            os.rename(part, folder)
         task = {name: body[name] for name in ("module", "function", "args", "kwargs", "origin")}
         task["folder"] = folder
         code = 'import sys; sys.path.insert(0, "%s"); from fanout.agent.member import main; main()' % self.library

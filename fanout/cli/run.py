@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -107,8 +108,8 @@ def command(
     \b
     On this machine, five processes without SSH:
       fanout run scenarios/quickstart.py
-    Two hundred peers on hosts of your own, with a parameter of the scenario:
-      fanout run scenarios/gossip.py --fleet hosts:nodes.txt --role peer=200 --arg rounds=5
+    On two hundred hosts of your own, behind eight relays, with a parameter of the scenario:
+      fanout run scenarios/gossip.py --fleet hosts:nodes.txt -n 200 --relays 8 --arg share=0.5
     In CI:
       fanout run scenarios/gossip.py -n 20 --json --junit gossip.xml > result.json
 
@@ -124,7 +125,9 @@ def command(
     with RunFolder(run, scenario=str(scenario), fleet=fleet, argv=sys.argv, path=run_dir) as folder:
         with Console(out, folder=folder.path, quiet=quiet) as console:
             try:
-                result = execute(scenario, {"run": run, "fleet": fleet, **options}, [folder, console])
+                # A scenario's own prints must not get into the JSON.
+                with contextlib.redirect_stdout(out):
+                    result = execute(scenario, {"run": run, "fleet": fleet, **options}, [folder, console])
             except (Exception, KeyboardInterrupt) as raised:
                 error = raised
                 result = aborted(run, scenario, raised)

@@ -227,7 +227,7 @@ def _value(value: Any) -> str:
         shown = (f"{key} {_value(item)}" for key, item in value.items() if key not in ("unit", "sum"))
         return ", ".join(shown) + (f" ({unit.strip()})" if unit else "")
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_value(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {_value(item)}" for key, item in value.items() if key not in ("by", "error"))
     if isinstance(value, list | tuple):
         return plural(len(value), "value")
     return str(value)

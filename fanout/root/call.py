@@ -7,14 +7,16 @@ READY, EXITED for a process); a machine that is lost answers no more, and counts
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from fanout.agent.core import codec, machineset
 
 
 class Call:
-    def __init__(self, number: int, targets: int) -> None:
+    def __init__(self, number: int, targets: int, kind: int = 0) -> None:
         self.number = number
+        self.kind = kind
         self.targets = targets
         self.lost = 0
         """Targets that were lost, or never reached; the session's `down` says why."""
@@ -47,6 +49,10 @@ class Call:
                 return True
             return not self.targets & ~self.settled(phase, extra)
 
+        return await self.until(done, timeout)
+
+    async def until(self, done: Callable[[], bool], timeout: float) -> bool:
+        """Until `done()`, which is asked again whenever something is heard; False after `timeout` seconds."""
         changed = asyncio.Event()
         self._waiters.add(changed)
         try:
@@ -63,9 +69,9 @@ class Call:
     # What the session tells.
 
     def event(self, phase: int, extra: bytes, value: bytes, machines: int) -> None:
-        """`value` is packed.  Idempotent: a machine's first answer in a phase counts, repetitions do not."""
+        """`value` is packed.  Idempotent: a target's first answer in a phase counts, repetitions do not."""
         key = (phase, extra)
-        new = machines & ~self._heard.get(key, 0)
+        new = machines & self.targets & ~self._heard.get(key, 0)
         if not new:
             return
         self._heard[key] = self._heard.get(key, 0) | new

@@ -6,7 +6,7 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Any
 
-from fanout.agent.core import machineset
+from fanout.agent.core import frames, machineset
 from fanout.agent.core.bootstrap import Bootstrap, opening, stub
 from fanout.agent.core.diagnose import FAILED, NO_PYTHON, remote
 from fanout.agent.core.diagnose import ssh as diagnose_ssh
@@ -52,8 +52,7 @@ class _Peer:
             bootstrap, self.bootstrap = self.bootstrap, None
             if not bootstrap.attached:
                 self.connection.write(payload().offer(bootstrap.magic, self.spec["identity"]["relay"]))
-            subtree = machineset.unpack(self.spec.get("subtree", b""))
-            session.node.open_child(self.machine, self.call, self.spec["identity"], session.now(), subtree)
+            session.node.open_child(self.machine, self.call, self.spec["identity"], session.now())
             data = rest
         if data:
             session.node.receive(self.machine, data, session.now())
@@ -94,6 +93,7 @@ class Links:
             name = f"fanout-{session.settings.run}-{machine}"
             spec["attach"] = f"{session.settings.folder}/{name}" if session.settings.folder else name
             spec["subtree"] = machineset.pack(subtree)
+            spec["past"] = machineset.pack(session.behind[machine])
             spec["identity"]["sweep"] = True
         return spec
 
@@ -279,6 +279,9 @@ class Links:
         for peer in peers:
             link = self.session.node.children.get(peer.machine)
             if link is not None:
+                if link.state == OPEN:  # or the agents would think that the root is lost, and wait for it
+                    link.send(frames.CONTROL, frames.BYE, 0, b"", b"the run is over")
+                    self.pump(peer)
                 self._retire(link)
             self._part(peer)
         closing = list(self._closing)

@@ -73,6 +73,9 @@ class RunResult:
     steps: list[dict[str, Any]] = field(default_factory=list)
     """{name, seconds, ok}, in the order they began."""
     failures: list[Failure] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """What did not make the run fail, and the user should know: machines that broke the protocol, what could not be
+    cleaned up or kept."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -90,4 +93,5 @@ class RunResult:
             "metrics": self.metrics,
             "steps": self.steps,
             "failures": [[f.machine, str(f.outcome), f.reason] for f in self.failures],
+            "problems": self.problems,
         }

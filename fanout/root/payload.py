@@ -25,8 +25,8 @@ import msgpack
 from fanout.agent.core.bootstrap import Payload
 from fanout.errors import FanoutError
 
-MSGPACK = ("__init__", "exceptions", "ext", "fallback")
-SKIP = ("stage0",)
+MSGPACK = ("__init__", "exceptions", "fallback")
+SKIP = ("stage0", "extension")
 KEPT = 8  # payloads in the cache: one for each installation and Python that was used lately
 
 
@@ -95,6 +95,10 @@ def raw_sources() -> dict[str, str]:
     folder_of = Path(spec.submodule_search_locations[0])
     for name in MSGPACK:
         found[f"msgpack.{name}"] = (folder_of / f"{name}.py").read_text()
+    # Datetimes would only be packed if we asked for it, and their import alone is a tenth of an agent's start.
+    found["msgpack.fallback"] = found["msgpack.fallback"].replace(
+        "\nfrom datetime import datetime as _DateTime\n", "\n_DateTime = None\n")
+    found["msgpack.ext"] = (agent / "extension.py").read_text()
     return found
 
 

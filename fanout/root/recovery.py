@@ -71,34 +71,33 @@ class Recovery:
             await asyncio.sleep(PAUSE)
 
     def _release(self, relay: int, why: str) -> None:
-        """The relay cannot be reached at once: its children do not wait for it."""
-        for child, parent in enumerate(self.session.parents):
-            if parent == relay and self.session.detached >> child & 1:
-                self._start(child, f"its relay {self.session.machines[relay].name} cannot be reached: {why}")
+        """The relay cannot be reached at once: its children do not wait for it, nor those that it was to connect."""
+        session = self.session
+        reason = f"its relay {session.machines[relay].name} cannot be reached: {why}"
+        for child, parent in enumerate(session.parents):
+            if parent == relay and not session.up >> child & 1 and child not in session.down:
+                session.detached |= machineset.single(child)
+                self._start(child, reason)
 
     def _parents(self, machine: int) -> list[int | None]:
-        """Where to attach it: where it was, then a sibling relay with room (the emptiest first), then the root."""
+        """Where to attach it: where it was, then sibling relays with room (the emptiest first), then the root."""
         session = self.session
         old = session.parents[machine]
-        found: list[int | None] = []
-        if old is None or session.up >> old & 1:
-            found.append(old)
-        else:
+        found: list[int | None] = [old] if old is None or session.up >> old & 1 else []
+        if old is not None:
             children: dict[int | None, int] = {}
             for parent in session.parents:
                 children[parent] = children.get(parent, 0) + 1
             below = session.subtree(machine)
-            relays = [r for r in session.relays if session.up >> r & 1 and not below >> r & 1]
+            relays = [r for r in session.relays if r != old and session.up >> r & 1 and not below >> r & 1]
             room = [r for r in relays if children.get(r, 0) < session.width]
             found += sorted(room, key=lambda r: children.get(r, 0))[:2]
-        if None not in found:
-            found.append(None)
-        return found
+        return found if None in found else [*found, None]
 
     async def _attach(self, machine: int, parent: int | None, seconds: float) -> tuple[str, Any]:
         """One attempt; ("up", None), or ("down", (outcome, reason))."""
         session = self.session
-        session.parents[machine] = parent
+        session.move(machine, parent)
         answer: asyncio.Future[tuple[str, Any]] = asyncio.get_running_loop().create_future()
         self._answers[machine] = answer
         session.connect_one(machine, seconds)

@@ -14,16 +14,24 @@ from typing import Any
 
 from fanout.agent.core import codec, frames, machineset, merge
 from fanout.agent.core import node as tree
-from fanout.agent.core.sketch import Sketch
 from fanout.names import fold
 from fanout.root.call import Call
 from fanout.root.links import Links
 from fanout.root.machine import Machine
+from fanout.root.measured import Measured
 from fanout.root.outcomes import Outcome, Report
 from fanout.root.payload import payload
 from fanout.root.recovery import Outstanding, Recovery
 from fanout.root.settings import Settings
 from fanout.root.sync import Sync
+
+_SHAPES: dict[tuple[int, int], tuple[Any, ...]] = {
+    (frames.RUN, tree.DONE): (str, int, bytes, bytes, int),
+    (frames.EACH, tree.DONE): (str, int, bytes, bytes, int),
+    (frames.SPAWN, tree.EXITED): (int, bool, bytes),
+    (frames.END, tree.ENDED): (int, int, list),
+}
+"""What the answers to a kind of command look like, for those that are taken apart: machines are not believed blindly."""
 
 DESCRIBED = 5  # machines named one by one in an error
 DETACHED_MOST = 8.0  # s that the end of a run waits for machines whose link is lost
@@ -61,7 +69,8 @@ class Session:
         self.forwarded = 0
         self.rotated = 0
         """Bytes of logs that came, and that machines' size caps have cost."""
-        self.metrics: dict[tuple[str, str, str], Sketch] = {}
+        self._measured = Measured()
+        self.metrics = self._measured.metrics
         """(name, unit, label) -> what machines measured, merged."""
         self.sync = Sync(machineset.of(range(len(self.machines))), self.describe)
         self.problems: list[tuple[int, str]] = []
@@ -71,6 +80,10 @@ class Session:
         """Machines whose link is lost, and being made anew: calls to them wait."""
         self.width = max(ROOM, *(self.parents.count(relay) for relay in self.relays), 0)
         """Children that a relay may get when others are lost."""
+        self.behind = [machineset.single(machine) for machine in range(len(self.machines))]
+        """The machines that ever hung below each one: it may still carry what they said."""
+        for machine in range(len(self.machines)):
+            self._note_way(machine, machineset.single(machine))
         self.links = Links(self)
         self.recovery = Recovery(self)
         self._outstanding = Outstanding()
@@ -83,7 +96,6 @@ class Session:
         self._ending = False
         self._reports: dict[int, int] = {}
         self._last_report: dict[int, str] = {}
-        self._batches: dict[int, int] = {}
         self._logged: dict[tuple[int, int], int] = {}
 
     def now(self) -> float:
@@ -135,7 +147,9 @@ class Session:
         network = [[m.id, m.name, m.role, m.address] for m in self.machines]
         names = ("id", "name", "role", "address")
         text = json.dumps([dict(zip(names, entry, strict=True)) for entry in network]).encode()
-        self.call(frames.NETWORK, self.up | self.detached, {"machines": network, "json": zlib.compress(text)})
+        everyone = self.sync.everyone = self.up | self.detached
+        body = {"machines": network, "json": zlib.compress(text), "everyone": machineset.pack(everyone)}
+        self.call(frames.NETWORK, everyone, body)
 
     def subtree(self, machine: int) -> int:
         """The machines at and below this one."""
@@ -145,6 +159,17 @@ class Session:
             found |= machineset.single(one)
             todo += [i for i, parent in enumerate(self.parents) if parent == one and not found >> i & 1]
         return found
+
+    def _note_way(self, machine: int, machines: int) -> None:
+        at = self.parents[machine]
+        while at is not None:
+            self.behind[at] |= machines
+            at = self.parents[at]
+
+    def move(self, machine: int, parent: int | None) -> None:
+        """From now on the machine hangs below this parent, with all that is below it."""
+        self.parents[machine] = parent
+        self._note_way(machine, self.subtree(machine))
 
     def connect_one(self, machine: int, seconds: float, new: bool = False) -> None:
         """Have a machine connected where `parents` says, within `seconds`; the call that it comes under is noted.
@@ -156,6 +181,8 @@ class Session:
         if parent is None:
             self._number += 1
             self.recovery.calls[machine] = self._number
+            if not new:
+                self.node.await_child(machine, self.subtree(machine), self.behind[machine])
             self.links.reach(spec, self._number, self.now() + seconds)
         else:
             self._connect_at(parent, [spec], seconds)
@@ -168,15 +195,16 @@ class Session:
             self.recovery.calls[spec["id"]] = call.number
         self.forget(call)
 
-    def _connect_children(self, relay: int) -> None:
-        """The relay is up: tell it who its children are."""
+    def _connect_children(self, relay: int, again: bool) -> None:
+        """The relay is up: tell it who its children are; `again`: it may have been told before its link was lost."""
         children = [
             i for i, parent in enumerate(self.parents)
             if parent == relay and not (self.joined | self.detached) >> i & 1 and i not in self.down
         ]
         if children:
             left = max(0.1, self._deadline - self.now())
-            self._connect_at(relay, [self.links.spec(i, None) for i in children], left)
+            specs = [self.links.spec(i, machineset.single(i) if again else None) for i in children]
+            self._connect_at(relay, specs, left)
 
     def describe(self, machines: int) -> str:
         """A set of machines in words, for errors: names, relays, what was last heard; at most a few of them."""
@@ -202,7 +230,7 @@ class Session:
         if len(packed) > frames.MAX_SIZE[frames.CONTROL] - (64 << 10):
             raise ValueError(f"a command of {len(packed)} bytes is too large for one message")
         self._number += 1
-        call = self._calls[self._number] = Call(self._number, targets)
+        call = self._calls[self._number] = Call(self._number, targets, kind)
         reachable = targets & (self.up | self.detached)
         if reachable:
             self._outstanding.add(call.number, kind, reachable, packed)
@@ -231,9 +259,12 @@ class Session:
         while inbox:
             item = inbox.popleft()
             if item[0] == tree.EVENT:
-                self._event(*item[1:])
+                try:
+                    self._event(*item[1:])
+                except (codec.ProtocolError, TypeError, ValueError, AttributeError) as error:
+                    self.problems.append((item[5], f"sent an event that is none: {error}"))
             elif item[0] == tree.MEASURED:
-                self._measured(*item[1:])
+                self._measured.take(*item[1:])
             elif item[0] == tree.RECORD:
                 self._record(*item[1:])
             elif item[0] == tree.OPENED:
@@ -243,7 +274,7 @@ class Session:
         self.sync.tick(self.now())
         if self.sync.answers:
             answers, self.sync.answers = self.sync.answers, []
-            node.answer([(machines, key, list(answer)) for machines, key, answer in answers])
+            node.answer([(machines, key, codec.pack(answer)) for machines, key, answer in answers])
         node.tick(self.now())
         self.links.pump_all()
         if self._timer is not None:
@@ -265,14 +296,17 @@ class Session:
         else:
             self._outstanding.answered(number, machines)
             call = self._calls.get(number)
-            if call is None:
-                return
-            if phase == tree.REFUSED:
-                call.refuse(machines, codec.unpack(value))
-            else:
+            if call is not None and phase == tree.REFUSED:
+                call.refuse(machines, str(codec.unpack(value)))
+            elif call is not None and not _in_shape(call.kind, phase, value):
+                self.problems.append((machines, "sent an answer that is none"))
+                call.refuse(machines, "its answer makes no sense")
+            elif call is not None:
                 call.event(phase, extra, value, machines)
-                if phase in (tree.DONE, tree.EXITED):
-                    self.sync.call_over(number, machines)
+            if phase in (tree.DONE, tree.EXITED):
+                self.sync.call_over(number, machines)
+            elif phase == tree.STARTED:
+                self.sync.call_begun(number, machines)
 
     def _request(self, extra: bytes, value: Any, machines: int) -> None:
         """What machines ask of each other: barriers, signals, topics."""
@@ -284,21 +318,16 @@ class Session:
             return
         self.sync.request(machines, extra, members, op, value, self.now())
 
-    def _measured(self, cover: dict[int, int], metrics: dict[tuple[str, str, str], Sketch]) -> None:
-        """Merged metrics: taken once, however often they come."""
-        if all(batch <= self._batches.get(machine, 0) for machine, batch in cover.items()):
-            return
-        for machine, batch in cover.items():
-            self._batches[machine] = max(batch, self._batches.get(machine, 0))
-        for key, sketch in metrics.items():
-            self.metrics.setdefault(key, Sketch()).merge(sketch)
-
     def _came(self, number: int, facts: dict[str, Any], machines: int) -> None:
         """Machines are there: new ones, or one that was attached again, with all that is still below it."""
         calls = self.recovery.calls
         tops = [machine for machine in machineset.members(machines) if calls.get(machine) == number]
         if not tops:
             return  # out of date: it has been connected another way since
+        hang = 0
+        for machine in tops:
+            hang |= self.subtree(machine)
+        machines &= hang  # what is being connected another way comes that way
         if "resumed" not in facts and machines & self.joined:
             again = machines & self.joined
             machines &= ~again
@@ -314,10 +343,11 @@ class Session:
             self.down.pop(machine, None)
             self.recovery.came(machine)
             if machine in self.relays:
-                self._connect_children(machine)
+                self._connect_children(machine, again="resumed" in facts)
         if "resumed" in facts:
             for again_number, kind, targets, body in self._outstanding.after(facts["resumed"], machines):
                 self.node.command(kind, again_number, targets, body, self.now())
+            self._orphans(tops)
         self._settled.set()
 
     def _went(self, number: int, machines: int, outcome: Outcome, reason: str) -> None:
@@ -326,14 +356,26 @@ class Session:
         if outcome != Outcome.LOST:
             for machine in machineset.members(machines):
                 if not self.recovery.failed(machine, outcome, reason):
-                    self.lose(machineset.single(machine), outcome, reason)
+                    kind = Outcome.LOST if self.joined >> machine & 1 else outcome
+                    self.lose(machineset.single(machine), kind, reason)
         elif machines and not self._ending:
+            if reason.startswith("refused: "):  # it lies, or is broken: it is not asked again
+                self.problems.append((machines, reason))
+                self.lose(machines, outcome, reason)
+                return
             for machine in machineset.members(machines):
                 self.recovery.failed(machine, Outcome.UNREACHABLE, reason)
             lost = machines & ~machineset.of(self.down)
             self.up &= ~lost
             self.detached |= lost
             self.recovery.detached(lost, reason)
+
+    def _orphans(self, tops: Sequence[int]) -> None:
+        """What was below these, and did not come back with them, is looked for on its own."""
+        for top in tops:
+            lacking = self.subtree(top) & self.detached
+            if lacking:
+                self.recovery.detached(lacking, f"its relay {self.machines[top].name} came back without it")
 
     def _hangs_by(self, machine: int, number: int) -> bool:
         """Whether the way to a machine leads over a link that was made under this call; if not, news of it is old."""
@@ -370,10 +412,11 @@ class Session:
 
     def _record(self, kind: int, machine: int, data: bytes) -> None:
         try:
-            body = codec.unpack(data)
             if kind == frames.LOGS:
-                process, offset, piece = body
+                process, offset, piece = codec.fields(data, int, int, bytes)
                 known = self._logged.get((machine, process), 0)
+                if offset > known:
+                    self._missing(machine, f"{offset - known} bytes of the log of process {process} did not arrive")
                 piece = piece[max(0, known - offset) :]  # what came twice, by the old way and the new
                 if not piece:
                     return
@@ -382,13 +425,20 @@ class Session:
                 self._settled.set()
                 self.on_log(machine, process, piece)
             else:
-                seq, stamp, text, fields = body
-                if seq == self._reports.get(machine, 0) + 1:
+                seq, stamp, text, fields = codec.fields(data, int, (int, float), str, dict)
+                known = self._reports.get(machine, 0)
+                if seq > known:
+                    if seq > known + 1:
+                        self._missing(machine, f"{seq - known - 1} reports before its {seq}. did not arrive")
                     self._reports[machine] = seq
                     self._last_report[machine] = text[:200]
                     self.on_report(Report(machine, self.machines[machine].name, seq, stamp, text, fields))
         except (codec.ProtocolError, TypeError, ValueError) as error:
             self.problems.append((machineset.single(machine), f"sent a record that is none: {error}"))
+
+    def _missing(self, machine: int, what: str) -> None:
+        """This must not happen; if it does, it is said, and what follows is taken."""
+        self.problems.append((machineset.single(machine), what))
 
     # Down.
 
@@ -409,7 +459,10 @@ class Session:
         await self._close(max(1.0, deadline - self.now()))
 
     async def abort(self) -> None:
-        """Let go at once: agents find their parent gone, and end with their lease."""
+        """Let go at once.  Agents that this still reaches end at once too; others end with their lease."""
+        if (self.up | self.detached) and not self._ending:
+            self.forget(self.call(frames.END, self.up | self.detached, {"grace": 0.0}))
+            self.links.pump_all()
         await self._close(1.0)
 
     async def _close(self, timeout: float) -> None:
@@ -423,3 +476,17 @@ class Session:
     def statistics(self) -> dict[str, int]:
         """connections, messages_in, messages_out, bytes_in, bytes_out: what the run has cost the root so far."""
         return self.links.statistics()
+
+
+def _in_shape(kind: int, phase: int, value: bytes) -> bool:
+    shape = _SHAPES.get((kind, phase))
+    try:
+        if shape is None:
+            codec.unpack(value)
+        elif shape[0] is str:
+            Outcome(codec.fields(value, *shape)[0])
+        else:
+            codec.fields(value, *shape)
+    except (codec.ProtocolError, ValueError):
+        return False
+    return True

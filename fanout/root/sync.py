@@ -17,31 +17,50 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from fanout.agent.core import machineset
+from fanout.agent.core import codec, limits, machineset
 
 Answer = tuple[bool, Any]
 """(True, value) or (False, reason)."""
 Notify = Callable[[Answer], None]
 
-REMEMBERED = 10_000  # barriers that are over, and single requests answered, kept to answer repetitions
+REMEMBERED = 10_000  # barriers that are over, kept to answer repetitions and those who come late
+OPEN_MOST = 10_000  # barriers that wait at one time
 TOPIC_VALUES = 100_000  # values kept per topic or signal; one more is refused
-VALUE_MOST = 64 << 10  # bytes of one packed value
-ANSWER_MOST = 1 << 20  # bytes of values in one answer; a longer collect is asked for in parts
+HELD_MOST = 256 << 20  # bytes of all values that a run keeps
+ANSWER_MOST = 1 << 20  # bytes of values in one answer to a machine; a longer collect is asked for in parts
+NEVER = float("inf")
 
 
 @dataclass
 class _Barrier:
+    name: str
+    generation: int
     members: int
     count: int
     """How many of the members are needed."""
     arrived: int = 0
     calls: set[int] = field(default_factory=set)
     """The calls whose programs have arrived: when such a call is over on a member, it will not arrive any more."""
-    deadline: float = float("inf")
-    waiting: int = 0
-    """Arrived machines that have not been answered."""
+    deadline: float = NEVER
+    waiting: dict[bytes, int] = field(default_factory=dict)
+    """Request key -> arrived machines that have not been answered."""
     listeners: list[Notify] = field(default_factory=list)
-    over: Answer | None = None
+
+    def answer(self, answer: Answer, answers: list[tuple[int, bytes, Answer]]) -> None:
+        """To everyone who waits in it."""
+        answers += [(machines, key, answer) for key, machines in self.waiting.items()]
+        listeners, self.listeners, self.waiting = self.listeners, [], {}
+        for notify in listeners:
+            notify(answer)
+
+
+@dataclass
+class _Over:
+    """What is left of a barrier that is full, or has failed."""
+
+    members: int
+    count: int
+    answer: Answer
 
 
 @dataclass
@@ -51,244 +70,283 @@ class _Wait:
     name: str
     after: int
     count: int
-    deadline: float = float("inf")
-    machines: int = 0
-    listeners: list[Notify] = field(default_factory=list)
+    machines: dict[float, int] = field(default_factory=dict)
+    """Deadline -> who waits until then: some ask later than others."""
+    listener: tuple[float, Notify] | None = None
+
+    def due(self) -> float:
+        return min([*self.machines, *([self.listener[0]] if self.listener else [])], default=NEVER)
+
+    def everyone(self) -> int:
+        machines = 0
+        for part in self.machines.values():
+            machines |= part
+        return machines
 
 
 class Sync:
-    def __init__(self, everyone: int, describe: Callable[[int], str]) -> None:
-        """`describe` puts a set of machines into words: names, their relays, their last reports."""
-        self.everyone = everyone
+    def __init__(self, machines: int, describe: Callable[[int], str]) -> None:
+        """`machines` are all of the run; `describe` puts a set of them into words: names, relays, last reports."""
+        self.machines = machines
+        self.everyone = machines
+        """Who is meant by a barrier that names no members."""
         self.gone = 0
         """Machines that are lost."""
         self.answers: list[tuple[int, bytes, Answer]] = []
         """(set, request key, answer) to be sent down."""
         self._describe = describe
-        self._barriers: OrderedDict[tuple[str, int], _Barrier] = OrderedDict()
-        self._barrier_keys: dict[tuple[str, int], dict[bytes, int]] = {}
+        self._barriers: dict[tuple[str, int], _Barrier] = {}
+        self._over: OrderedDict[tuple[str, int], _Over] = OrderedDict()
         self._values: dict[str, list[Any]] = {}
+        self._held = 0
         self._waits: dict[bytes, _Wait] = {}
-        self._done: dict[int, int] = {}
-        self._answered: OrderedDict[tuple[int, bytes], Answer] = OrderedDict()
+        self._ended: dict[int, int] = {}
+        """Call -> the machines on which what it started has ended."""
+        self._places: dict[tuple[int, bytes], int] = {}
+        """(machine, request) -> where its value stands; as many as there are values."""
         self._root_waits = 0
 
     # Requests of machines.
 
-    def request(self, machines: int, key: bytes, members: int, op: list[Any], value: Any, now: float) -> None:
+    def request(self, machines: int, key: bytes, members: int, op: Any, value: Any, now: float) -> None:
         """`members` and `op` are what `key` says; `value` what it carries.  Bad ones are answered with the reason."""
         try:
-            kind = op[0]
+            kind, name = op[0], limits.name(op[1])
             if kind == "barrier":
-                _, name, generation, count = op
+                _, _, generation, count = op
                 timeout, call = value
-                self._arrive(machines, key, name, generation, members, count, timeout, call, now)
+                self._arrive(machines, key, (name, int(generation)), members, int(count), now + timeout, int(call))
             elif kind in ("wait", "collect"):
-                _, name, after, count = op
-                self._wait(machines, key, f"{kind}:{name}", after, count, value, now)
+                _, _, after, count = op[:4]
+                self._wait(machines, key, f"{kind}:{name}", int(after), int(count), now + value)
             elif kind in ("signal", "publish"):
                 for machine in machineset.members(machines):
-                    self._single(machine, key, f"{'wait' if kind == 'signal' else 'collect'}:{op[1]}", value)
+                    self._single(machine, key, _topic(kind, name), value)
             else:
                 raise ValueError(f"there is no {kind!r}")
-        except (TypeError, ValueError, IndexError) as error:
+        except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
             self._answer(machines, key, (False, f"a request that makes no sense: {error}"))
 
     def _answer(self, machines: int, key: bytes, answer: Answer) -> None:
         if machines:
             self.answers.append((machines, key, answer))
 
-    def _arrive(self, machines: int, key: bytes, name: str, generation: int, members: int, count: int,
-                timeout: float, call: int, now: float) -> None:
-        barrier = self._barrier(name, generation, members, count)
-        if isinstance(barrier, str):
-            self._answer(machines, key, (False, barrier))
+    # Barriers.
+
+    def _arrive(self, machines: int, key: bytes, which: tuple[str, int], members: int, count: int, deadline: float,
+                call: int) -> None:
+        barrier = self._barrier(which, members, count)
+        if not isinstance(barrier, _Barrier):
+            self._answer(machines, key, barrier)
             return
-        barrier.arrived |= machines & barrier.members
-        if barrier.over is not None:
-            self._answer(machines, key, barrier.over)
+        strangers = machines & ~barrier.members
+        if strangers:
+            why = f"barrier {barrier.name}: not a member: {self._describe(strangers)}"
+            self._answer(strangers, key, (False, why))
+        machines &= barrier.members
+        if not machines:
             return
-        if machines & ~barrier.members:
-            strangers = self._describe(machines & ~barrier.members)
-            self._answer(machines & ~barrier.members, key, (False, f"barrier {name}: not a member: {strangers}"))
-            machines &= barrier.members
-        barrier.waiting |= machines
-        keys = self._barrier_keys.setdefault((name, generation), {})
-        keys[key] = keys.get(key, 0) | machines
-        barrier.deadline = min(barrier.deadline, now + timeout)
+        barrier.arrived |= machines
+        barrier.waiting[key] = barrier.waiting.get(key, 0) | machines
+        barrier.deadline = min(barrier.deadline, deadline)
         if call:
             barrier.calls.add(call)
-        self._look(name, generation, barrier)
+        self._look(barrier)
 
-    def _barrier(self, name: str, generation: int, members: int, count: int) -> _Barrier | str:
-        """The barrier, made by who comes first; or why there can be none."""
+    def _barrier(self, which: tuple[str, int], members: int, count: int) -> _Barrier | Answer:
+        """The barrier, made by who comes first; or the answer when there is none (any more)."""
         members = members or self.everyone
         count = count or machineset.count(members)
-        barrier = self._barriers.get((name, generation))
-        if barrier is None:
-            if members & ~self.everyone:
-                return f"barrier {name}: machines that are not in this run"
-            if count > machineset.count(members):
-                return f"barrier {name}: {count} of {machineset.count(members)} members can never arrive"
-            self._forget()
-            barrier = self._barriers[name, generation] = _Barrier(members, count)
-        elif (barrier.members, barrier.count) != (members, count):
-            return (f"barrier {name}: called with {count} of {machineset.count(members)} members here, and with "
-                    f"{barrier.count} of {machineset.count(barrier.members)} elsewhere")
-        return barrier
+        name, generation = which
+        found = self._barriers.get(which) or self._over.get(which)
+        if found is None:
+            if members & ~self.machines:
+                return False, f"barrier {name}: machines that are not in this run"
+            if not 0 < count <= machineset.count(members):
+                return False, f"barrier {name}: {count} of {machineset.count(members)} members can never arrive"
+            if len(self._barriers) >= OPEN_MOST:
+                return False, f"barrier {name}: {OPEN_MOST} barriers wait already"
+            found = self._barriers[which] = _Barrier(name, generation, members, count)
+        elif (found.members, found.count) != (members, count):
+            return False, (f"barrier {name}: called with {count} of {machineset.count(members)} members here, and "
+                           f"with {found.count} of {machineset.count(found.members)} elsewhere"
+                           + ("" if found.members == members else ", which are others"))
+        return found.answer if isinstance(found, _Over) else found
 
-    def _forget(self) -> None:
-        while len(self._barriers) >= REMEMBERED:
-            for key, barrier in self._barriers.items():
-                if barrier.over is not None:
-                    del self._barriers[key]
-                    break
-            else:
-                return
-
-    def _look(self, name: str, generation: int, barrier: _Barrier) -> None:
+    def _look(self, barrier: _Barrier) -> None:
         """Whether it is full, or can never be."""
-        if barrier.over is not None:
+        arrived = machineset.count(barrier.arrived)
+        if arrived >= barrier.count:
+            self._end(barrier, (True, arrived))
             return
-        if machineset.count(barrier.arrived) >= barrier.count:
-            self._end(name, generation, barrier, (True, machineset.count(barrier.arrived)))
-            return
-        ended = self._ended(barrier)
+        ended = 0
+        for call in barrier.calls:
+            ended |= self._ended.get(call, 0)
         never = barrier.members & ~barrier.arrived & (self.gone | ended)
         if machineset.count(barrier.members & ~never) < barrier.count:
             why = "lost" if not never & ~self.gone else "ended" if not never & self.gone else "lost or ended"
-            reason = self._missing(name, barrier, f"{why} before arriving", never)
-            self._end(name, generation, barrier, (False, reason))
+            self._end(barrier, (False, self._missing(barrier, f"{why} before arriving", never)))
 
-    def _ended(self, barrier: _Barrier) -> int:
-        ended = 0
-        for call in barrier.calls:
-            ended |= self._done.get(call, 0)
-        return ended
-
-    def _missing(self, name: str, barrier: _Barrier, why: str, missing: int) -> str:
-        return (f"barrier {name}: {machineset.count(barrier.arrived)} of {barrier.count} arrived; "
+    def _missing(self, barrier: _Barrier, why: str, missing: int) -> str:
+        return (f"barrier {barrier.name}: {machineset.count(barrier.arrived)} of {barrier.count} arrived; "
                 f"{why}: {self._describe(missing)}")
 
-    def _end(self, name: str, generation: int, barrier: _Barrier, answer: Answer) -> None:
-        barrier.over = answer
-        for key, machines in self._barrier_keys.pop((name, generation), {}).items():
-            self._answer(machines, key, answer)
-        barrier.waiting = 0
-        listeners, barrier.listeners = barrier.listeners, []
-        for notify in listeners:
-            notify(answer)
+    def _end(self, barrier: _Barrier, answer: Answer) -> None:
+        which = barrier.name, barrier.generation
+        del self._barriers[which]
+        self._over[which] = _Over(barrier.members, barrier.count, answer)
+        while len(self._over) > REMEMBERED:
+            self._over.popitem(last=False)
+        barrier.answer(answer, self.answers)
 
-    def _single(self, machine: int, key: bytes, name: str, value: Any) -> None:
+    # Signals and topics.
+
+    def _single(self, machine: int, key: bytes, topic: str, value: Any) -> None:
         """A signal or a value for a topic, once, however often it is told."""
-        known = self._answered.get((machine, key))
-        if known is None:
-            known = self._append(name, value)
-            self._answered[machine, key] = known
-            while len(self._answered) > REMEMBERED:
-                self._answered.popitem(last=False)
-        self._answer(machineset.single(machine), key, known)
+        place = self._places.get((machine, key))
+        answer: Answer = (True, place)
+        if place is None:
+            answer = self._append(topic, value)
+            if answer[0]:
+                self._places[machine, key] = answer[1]
+        self._answer(machineset.single(machine), key, answer)
 
-    def _append(self, name: str, value: Any) -> Answer:
-        values = self._values.setdefault(name, [])
+    def _append(self, topic: str, value: Any) -> Answer:
+        name = topic.partition(":")[2]
+        try:
+            size = limits.value(value, f"{name}: the value")
+        except (TypeError, ValueError) as error:
+            return False, str(error)
+        values = self._values.setdefault(topic, [])
         if len(values) >= TOPIC_VALUES:
-            return False, f"{name.partition(':')[2]} holds {TOPIC_VALUES} values already"
+            return False, f"{name} holds {TOPIC_VALUES} values already"
+        if self._held + size > HELD_MOST:
+            return False, f"{name}: the values of this run have more than {HELD_MOST >> 20} MB"
+        self._held += size
         values.append(value)
         for key, wait in list(self._waits.items()):
-            if wait.name == name and len(values) >= wait.after + wait.count:
+            if wait.name == topic and len(values) >= wait.after + wait.count:
                 self._grant(key, wait)
         return True, len(values)
 
-    def _wait(self, machines: int, key: bytes, name: str, after: int, count: int, timeout: float,
-              now: float) -> None:
-        if not 1 <= count <= TOPIC_VALUES or after < 0:
-            self._answer(machines, key, (False, f"count {count}: give one from 1 to {TOPIC_VALUES}"))
+    def _wait(self, machines: int, key: bytes, topic: str, after: int, count: int, deadline: float) -> None:
+        wrong = _bounds(after, count)
+        if wrong:
+            self._answer(machines, key, (False, wrong))
             return
-        wait = self._waits.setdefault(key, _Wait(name, after, count))
-        wait.machines |= machines
-        wait.deadline = min(wait.deadline, now + timeout)
-        if len(self._values.get(name, ())) >= after + count:
+        wait = self._waits.setdefault(key, _Wait(topic, after, count))
+        new = machines & ~wait.everyone()  # what is repeated keeps its first deadline
+        if new:
+            wait.machines[deadline] = wait.machines.get(deadline, 0) | new
+        if len(self._values.get(topic, ())) >= after + count:
             self._grant(key, wait)
 
     def _grant(self, key: bytes, wait: _Wait) -> None:
-        self._settle(key, wait, (True, self._values[wait.name][wait.after : wait.after + wait.count]))
-
-    def _settle(self, key: bytes, wait: _Wait, answer: Answer) -> None:
-        self._waits.pop(key, None)
-        self._answer(wait.machines, key, answer)
-        for notify in wait.listeners:
-            notify(answer)
+        del self._waits[key]
+        values = self._values[wait.name][wait.after : wait.after + wait.count]
+        if wait.listener is not None:
+            wait.listener[1]((True, values))
+        if wait.machines:
+            size = len(codec.pack(values))
+            answer: Answer = (True, values)
+            if size > ANSWER_MOST:
+                kind, _, name = wait.name.partition(":")
+                answer = (False, f"{kind} {name}: {wait.count} values of {size} bytes; {ANSWER_MOST} are the most "
+                                 f"in one answer: ask for them in parts")
+            self._answer(wait.everyone(), key, answer)
 
     # The scenario's own requests, and what it tells.
 
-    def barrier(self, name: str, generation: int, members: int, count: int, timeout: float, now: float,
-                notify: Notify) -> None:
+    def barrier(self, name: str, generation: int, members: int, count: int, deadline: float, notify: Notify) -> None:
         """Wait, without being a member, until the barrier is full."""
-        barrier = self._barrier(name, generation, members, count)
-        if isinstance(barrier, str):
-            notify((False, barrier))
-        elif barrier.over is not None:
-            notify(barrier.over)
-        else:
+        barrier = self._barrier((name, generation), members, count)
+        if isinstance(barrier, _Barrier):
             barrier.listeners.append(notify)
-            barrier.deadline = min(barrier.deadline, now + timeout)
-            self._look(name, generation, barrier)
+            barrier.deadline = min(barrier.deadline, deadline)
+            self._look(barrier)
+        else:
+            notify(barrier)
 
     def signal(self, name: str, value: Any) -> Answer:
-        return self._append(f"wait:{name}", value)
+        return self._append(_topic("signal", name), value)
 
     def publish(self, name: str, value: Any) -> Answer:
-        return self._append(f"collect:{name}", value)
+        return self._append(_topic("publish", name), value)
 
-    def wait(self, kind: str, name: str, after: int, count: int, timeout: float, now: float, notify: Notify) -> None:
+    def wait(self, kind: str, name: str, after: int, count: int, deadline: float, notify: Notify) -> None:
         """`kind` is `wait` (signals) or `collect` (topics)."""
+        wrong = _bounds(after, count)
+        if wrong:
+            notify((False, wrong))
+            return
         self._root_waits += 1
         key = b"root %d" % self._root_waits
-        full = f"{kind}:{name}"
-        if not 1 <= count <= TOPIC_VALUES:
-            notify((False, f"count {count}: give one from 1 to {TOPIC_VALUES}"))
-            return
-        wait = self._waits[key] = _Wait(full, after, count, now + timeout, 0, [notify])
-        if len(self._values.get(full, ())) >= after + count:
+        wait = self._waits[key] = _Wait(f"{kind}:{name}", after, count, {}, (deadline, notify))
+        if len(self._values.get(wait.name, ())) >= after + count:
             self._grant(key, wait)
 
-    def values(self, kind: str, name: str) -> list[Any]:
-        """What there is so far."""
-        return list(self._values.get(f"{kind}:{name}", ()))
+    # What becomes of machines.
 
     def lose(self, machines: int) -> None:
         """These machines are gone."""
         self.gone |= machines
-        for (name, generation), barrier in list(self._barriers.items()):
-            self._look(name, generation, barrier)
+        for barrier in list(self._barriers.values()):
+            if barrier.members & machines:
+                self._look(barrier)
 
     def regain(self, machines: int) -> None:
         self.gone &= ~machines
 
     def call_over(self, call: int, machines: int) -> None:
         """What this call started has ended on these machines."""
-        self._done[call] = self._done.get(call, 0) | machines
-        for (name, generation), barrier in list(self._barriers.items()):
+        self._ended[call] = self._ended.get(call, 0) | machines
+        for barrier in list(self._barriers.values()):
             if call in barrier.calls:
-                self._look(name, generation, barrier)
+                self._look(barrier)
+
+    def call_begun(self, call: int, machines: int) -> None:
+        """It runs (again) on these machines."""
+        if call in self._ended:
+            self._ended[call] &= ~machines
 
     # Time.
 
     def tick(self, now: float) -> None:
         """Fail what is overdue."""
-        for (name, generation), barrier in list(self._barriers.items()):
-            if barrier.over is None and barrier.deadline <= now:
-                missing = barrier.members & ~barrier.arrived
-                reason = self._missing(name, barrier, "missing at the timeout", missing)
-                self._end(name, generation, barrier, (False, reason))
+        for barrier in [barrier for barrier in self._barriers.values() if barrier.deadline <= now]:
+            missing = barrier.members & ~barrier.arrived
+            self._end(barrier, (False, self._missing(barrier, "missing at the timeout", missing)))
         for key, wait in list(self._waits.items()):
-            if wait.deadline <= now:
-                kind, _, name = wait.name.partition(":")
-                there = max(0, len(self._values.get(wait.name, ())) - wait.after)
-                self._settle(key, wait, (False, f"{kind} {name}: {there} of {wait.count} at the timeout"))
+            if wait.due() <= now:
+                self._overdue(key, wait, now)
+
+    def _overdue(self, key: bytes, wait: _Wait, now: float) -> None:
+        kind, _, name = wait.name.partition(":")
+        there = max(0, len(self._values.get(wait.name, ())) - wait.after)
+        answer = (False, f"{kind} {name}: {there} of {wait.count} at the timeout")
+        for deadline in [deadline for deadline in wait.machines if deadline <= now]:
+            self._answer(wait.machines.pop(deadline), key, answer)
+        listener = wait.listener
+        if listener is not None and listener[0] <= now:
+            wait.listener = None
+            listener[1](answer)
+        if not wait.machines and wait.listener is None:
+            del self._waits[key]
 
     def timeout(self) -> float | None:
-        due = [b.deadline for b in self._barriers.values() if b.over is None]
-        due += [w.deadline for w in self._waits.values()]
-        earliest = min(due, default=float("inf"))
-        return None if earliest == float("inf") else earliest
+        """When `tick` is wanted."""
+        due = [barrier.deadline for barrier in self._barriers.values()]
+        due += [wait.due() for wait in self._waits.values()]
+        earliest = min(due, default=NEVER)
+        return None if earliest == NEVER else earliest
+
+
+def _topic(kind: str, name: str) -> str:
+    """Signals and topics are apart, each under the word that reads them."""
+    return f"{'wait' if kind == 'signal' else 'collect'}:{name}"
+
+
+def _bounds(after: int, count: int) -> str:
+    if not 1 <= count <= TOPIC_VALUES or not 0 <= after <= TOPIC_VALUES:
+        return f"count {count}, after {after}: give a count from 1 to {TOPIC_VALUES}"
+    return ""

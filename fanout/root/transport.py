@@ -157,7 +157,7 @@ class LocalConnection:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), 2.0)
         except asyncio.CancelledError:
-            self._process.kill()
+            self._process.terminate()  # not killed: what an agent has started would be nobody's
             raise
 
 
@@ -301,8 +301,8 @@ def _unreached(error: Exception, host: Host) -> Unreached:
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return Unreached(
             diagnose.HOST_KEY,
-            "its host key is not in known_hosts, or not the one there: compare it with the machine's, then add it with "
-            "ssh-keyscan (after ssh-keygen -R, where an old one is there)", False)
+            "its host key is not in known_hosts, or not the one there: compare it with the machine's, then add it "
+            "with ssh-keyscan (after ssh-keygen -R, where an old one is there)", False)
     if isinstance(error, asyncssh.KeyExchangeFailed):
         return Unreached(diagnose.UNREACHABLE, f"no algorithm in common: set --kex or --cipher ({said})", False)
     if isinstance(error, asyncssh.KeyImportError | asyncssh.ConfigParseError | FileNotFoundError | ValueError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fanout.agent.core import frames, machineset
@@ -26,13 +27,21 @@ TAIL_TIMEOUT = 5.0  # s
 
 
 class Context:
-    def __init__(self, session: Session, observer: Observer, run_id: str, args: dict[str, Any]) -> None:
+    def __init__(
+        self, session: Session, observer: Observer, run_id: str, args: dict[str, Any], folder: Path
+    ) -> None:
         from fanout.scenario.group import Machine
+        from fanout.scenario.synchronise import Synchronise
 
         self.session = session
         self.observer = observer
         self.run_id = run_id
         self.args = args
+        self.folder = folder
+        """Of the scenario's file, resolved: what is in it travels with member functions."""
+        self.sent: dict[str, int] = {}
+        """Code of members -> the machines that have it."""
+        self.synchronise = Synchronise(self)
         self.machines: list[Machine] = [Machine(self, one) for one in session.machines]
         self.excused = 0
         """Machines that may be lost without the run failing."""

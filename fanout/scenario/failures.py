@@ -38,6 +38,18 @@ class CommandFailed(ScenarioFailure):
         self.results = results
 
 
+class MemberFailed(CommandFailed):
+    """A member function did not return on every machine; the text has the remote tracebacks, `results` has all."""
+
+
+class SyncFailed(ScenarioFailure):
+    """A barrier, or a wait for signals or values, that was not granted: the text says why, and who is missing."""
+
+
+class InvariantBroken(ScenarioFailure):
+    """What must hold all the time does not: see `fleet.always`."""
+
+
 class ProcessFailed(ScenarioFailure):
     """A process could not be started, ended too early, or could not be stopped."""
 
@@ -54,7 +66,8 @@ class ProcessTimeout(Timeout):
         self.failures = failures
 
 
-def message(context: Context, head: str, troubles: Sequence[Trouble]) -> str:
+def message(context: Context, head: str, troubles: Sequence[Trouble], lines: int = LINES) -> str:
+    """`lines`: the most that are shown of what was said last."""
     text = [head + ":"]
     alike: dict[str, Trouble] = {}
     for trouble in troubles:
@@ -64,7 +77,7 @@ def message(context: Context, head: str, troubles: Sequence[Trouble]) -> str:
     for trouble in ordered[:ENTRIES]:
         text.append(f"  {trouble.what}: {context.names(trouble.bits)}")
         for machine, said in trouble.said:
-            shown = last_lines(said)
+            shown = last_lines(said, lines)
             if shown:
                 text.append(f"    last lines of {machine}:")
                 text += [f"      {line}" for line in shown]
@@ -83,6 +96,6 @@ def failures(context: Context, troubles: Sequence[Trouble]) -> list[Failure]:
     return found[:FAILURES]
 
 
-def last_lines(output: bytes) -> list[str]:
-    lines = output.decode("utf-8", "replace").rstrip().splitlines()[-LINES:]
+def last_lines(output: bytes, most: int = LINES) -> list[str]:
+    lines = output.decode("utf-8", "replace").rstrip().splitlines()[-most:]
     return [line if len(line) <= LINE else f"{line[:LINE]}..." for line in lines]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import MappingProxyType
 from typing import Any
 
@@ -12,7 +12,10 @@ from fanout.errors import UsageError
 from fanout.root.outcomes import Report
 from fanout.scenario.context import Context
 from fanout.scenario.group import Group, Machine, bits_of
+from fanout.scenario.invariant import Check, always
 from fanout.scenario.results import Results
+
+WAIT = "60s"
 
 
 class Fleet(Group):
@@ -26,6 +29,61 @@ class Fleet(Group):
     @property
     def run_id(self) -> str:
         return self._context.run_id
+
+    # Synchronisation with machines.
+
+    async def barrier(
+        self, name: str, group: Group | Machine | None = None, *, count: int | None = None,
+        quorum: float | None = None, timeout: str | float = WAIT,
+    ) -> int:
+        """Wait until all machines of the group have called the barrier; returns how many had.
+
+        The root is not one of its members.  `group`: all machines of the run unless given; `count` or `quorum` (a
+        share) where not everyone is needed.  Group and count must be what the members say.  The n-th call with a
+        name is its n-th round, as for members.
+
+        SyncFailed, which names who is missing, at the timeout, or at once when too few can still arrive.
+        """
+        bits = 0 if group is None else bits_of(self._context, group)
+        if group is not None and not bits:
+            raise UsageError(f"barrier {name}: the group is empty")
+        return await self._context.synchronise.barrier(name, bits, count, quorum, timeout)
+
+    def signal(self, name: str, value: Any = None) -> int:
+        """Give a signal; returns its number, 1 for the first of the run."""
+        return self._context.synchronise.give("signal", name, value)
+
+    async def wait(self, name: str, count: int = 1, timeout: str | float = WAIT) -> list[Any]:
+        """Until a signal was given `count` times; the values of these, in order.  SyncFailed at the timeout."""
+        return await self._context.synchronise.wait("wait", name, 0, count, timeout)
+
+    def publish(self, topic: str, value: Any) -> int:
+        """Add a value to a topic; returns its place, from 1."""
+        return self._context.synchronise.give("publish", topic, value)
+
+    async def collect(self, topic: str, count: int = 1, *, after: int = 0, timeout: str | float = WAIT) -> list[Any]:
+        """Until a topic has `after + count` values; the `count` last of these.  SyncFailed at the timeout."""
+        return await self._context.synchronise.wait("collect", topic, after, count, timeout)
+
+    async def subscribe(self, topic: str, timeout: str | float = WAIT) -> AsyncIterator[Any]:
+        """The values of a topic one by one, from the first, for ever; `timeout` is for each."""
+        after = 0
+        while True:
+            [value] = await self.collect(topic, after=after, timeout=timeout)
+            yield value
+            after += 1
+
+    def always(
+        self, check: Check, every: str | float = "2s", *, timeout: str | float = "30s"
+    ) -> AbstractAsyncContextManager[None]:
+        """`async with fleet.always(check): ...` fails the block, where it is, as soon as `check` does not hold.
+
+        `check` is a function or coroutine function without arguments; it holds when what it returns is true.  It is
+        asked when the block begins, `every` so often, and when it ends; each time it has `timeout`.
+
+        InvariantBroken, from what `check` raised.
+        """
+        return always(check, every, timeout)
 
     @asynccontextmanager
     async def step(self, name: str) -> AsyncIterator[None]:

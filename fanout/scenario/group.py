@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from fanout.agent.core import machineset
 from fanout.errors import UsageError
@@ -15,9 +15,11 @@ from fanout.scenario.command import Command
 
 if TYPE_CHECKING:
     from fanout.root.machine import Machine as RootMachine
+    from fanout.scenario.code import Member
     from fanout.scenario.context import Context
     from fanout.scenario.processes import Process, Processes
     from fanout.scenario.results import Result, Results
+    from fanout.scenario.trigger import On
 
 RUN_TIMEOUT = "60s"
 READY_TIMEOUT = "60s"
@@ -173,12 +175,17 @@ class Group:
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         stdin: str | bytes | None = None,
+        on: On | None = None,
+        at: str | None = None,
     ) -> Processes:
         """Start a process on every machine, and wait until it runs; until it is ready, when `ready` is given.
 
         `ready`: a regular expression that some line of its output matches.  `logs`: what of its output comes to
         the root: `none` (nor is it kept in a file there), `file`, `tail:N`, `match:REGEX`, `all`.  `cap`: size of
         that file, the oldest is dropped.  `stdin`: given once and closed; without it, `write` can be used.
+
+        `on={r"ERROR (.*)": signal("trouble")}`: log triggers; each line that matches gives the signal, from the
+        machine, whatever `logs` says (see `fanout.signal`).  `at="+3s"`: start at one instant, as `Processes.start`.
 
         ProcessFailed when it cannot be started or ends before it is ready; Timeout when it is not ready in time.
         """
@@ -197,8 +204,26 @@ class Group:
             env=env,
             cwd=cwd,
             stdin=stdin,
+            on=on,
+            at=at,
         )
         return Processes(spawned, self.bits)
+
+    async def each(
+        self, member: Member, *args: Any, timeout: str | float = RUN_TIMEOUT, check: bool = True, **kwargs: Any
+    ) -> Results:
+        """Call `member(me, *args, **kwargs)` on every machine, in a Python process of its own, and wait for all.
+
+        `member` is a plain function at the top of the scenario's file, or of a module beside it; the Python files
+        of the scenario's folder travel with it, once per machine.  `me` says who it is and synchronises it with the
+        others (see docs/choreography.md).  Arguments and results are plain data: None, bool, int, float, str,
+        bytes, lists and dicts; `results.values` has them by machine.
+
+        MemberFailed, with the remote tracebacks, when it does not return everywhere, unless `check` is False.
+        """
+        from fanout.scenario.each import each
+
+        return await each(self._context, self.bits, member, args, kwargs, timeout=timeout, check=check)
 
 
 class Machine:
@@ -260,6 +285,8 @@ class Machine:
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         stdin: str | bytes | None = None,
+        on: On | None = None,
+        at: str | None = None,
     ) -> Process:
         """As `Group.spawn`, with the one process."""
         processes = await Group(self._context, self.bits).spawn(
@@ -272,8 +299,17 @@ class Machine:
             env=env,
             cwd=cwd,
             stdin=stdin,
+            on=on,
+            at=at,
         )
         return processes[self]
+
+    async def each(
+        self, member: Member, *args: Any, timeout: str | float = RUN_TIMEOUT, check: bool = True, **kwargs: Any
+    ) -> Result:
+        """As `Group.each`, with the one result."""
+        results = await Group(self._context, self.bits).each(member, *args, timeout=timeout, check=check, **kwargs)
+        return results[self]
 
 
 def bits_of(context: Context, machines: Group | Machine) -> int:

@@ -13,9 +13,9 @@ from fanout.scenario.command import check_pattern, data, signal_number
 from fanout.scenario.group import Group, Machine, bits_of
 from fanout.scenario.matches import Match, Matches
 from fanout.scenario.results import Result, Results
-from fanout.scenario.spawned import Spawned
+from fanout.scenario.spawned import Spawned, parse_delay
 
-Since = Literal["now", "start"]
+Since = Literal["now", "start", "last start"]
 
 GRACE = "10s"
 TIMEOUT = "60s"
@@ -80,9 +80,28 @@ class Processes:
         """
         await self._spawned.stop(self._bits, parse_duration(grace))
 
-    async def start(self, ready_timeout: str | float = TIMEOUT) -> None:
-        """Start again what has ended, as `spawn` did; until it runs, and is ready when `ready` was given."""
-        await self._spawned.start(self._bits, parse_duration(ready_timeout))
+    @overload
+    async def start(self, ready_timeout: str | float = TIMEOUT) -> None: ...
+
+    @overload
+    async def start(self, ready_timeout: str | float = TIMEOUT, *, at: str) -> float: ...
+
+    async def start(self, ready_timeout: str | float = TIMEOUT, *, at: str | None = None) -> float | None:
+        """Start again what has ended, as `spawn` did; until it runs, and is ready when `ready` was given.
+
+        `at="+3s"`: at one instant on all machines, 3 s from now, by their own clocks, compared with the root's over
+        the links.  Returns the skew that was achieved: the seconds from the first start to the last.
+        """
+        await self._spawned.start(self._bits, parse_duration(ready_timeout), parse_delay(at))
+        return None if at is None else self.skew
+
+    @property
+    def skew(self) -> float | None:
+        """Seconds from the first start to the last, of the latest with `at=`; None without one.
+
+        As the machines saw it; how far their clocks are known adds to that (see docs/choreography.md, "Time").
+        """
+        return self._spawned.skew(self._bits)
 
     async def kill(self) -> None:
         """KILL at once, as a crash would; until all have ended."""
@@ -108,15 +127,16 @@ class Processes:
     ) -> Matches:
         """Until a line matches on each machine, or on a share of them (`quorum`).
 
-        `since`: "now" for lines from here on, "start" for those that are in its file already as well.
+        `since`: "now" for lines from here on, "start" for those that are in its file already as well, "last start"
+        for those in its file since it was last started.
         Timeout when too few printed it in time; ProcessFailed as soon as too few can, because they have ended.
         """
-        if since not in ("now", "start"):
-            raise UsageError(f"wait_log(since={since!r}): write 'now' or 'start'")
+        if since not in ("now", "start", "last start"):
+            raise UsageError(f"wait_log(since={since!r}): write 'now', 'start' or 'last start'")
         if not 0 < quorum <= 1:
             raise UsageError(f"wait_log(quorum={quorum!r}): it is a share of the machines, above 0 and up to 1")
         seconds = parse_duration(timeout)
-        return await self._spawned.wait_log(self._bits, check_pattern(pattern), seconds, quorum, since == "start")
+        return await self._spawned.wait_log(self._bits, check_pattern(pattern), seconds, quorum, since)
 
 
 class Process:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fanout.agent.core import machineset
 from fanout.errors import UsageError
@@ -32,6 +32,8 @@ class Result:
     """Bytes of output beyond the cap, which are gone."""
     reason: str = ""
     """Why there is no exit code."""
+    value: Any = None
+    """What a member function returned: plain data, tuples having become lists."""
 
     @property
     def ok(self) -> bool:
@@ -44,6 +46,13 @@ class Result:
     @property
     def stderr(self) -> str:
         return self.stderr_bytes.decode("utf-8", "replace")
+
+    @property
+    def text(self) -> str:
+        """What is shown of it."""
+        if self.value is not None:
+            return repr(self.value)
+        return (self.stdout + self.stderr).rstrip() if not self.ok else self.stdout.rstrip()
 
     @property
     def status(self) -> str:
@@ -89,6 +98,12 @@ class Results:
         return Group(self._context, bits)
 
     @property
+    def values(self) -> dict[Machine, Any]:
+        """What a member function returned on each machine where it did, in the order of their ids."""
+        found = {machine.id: (machine, one.value) for one in self.groups if one.ok for machine in one.machines}
+        return dict(found[machine] for machine in sorted(found))
+
+    @property
     def stdout(self) -> str:
         """The output, where all machines printed the same; otherwise UsageError."""
         return self._same("stdout_bytes").decode("utf-8", "replace")
@@ -115,7 +130,7 @@ class Results:
         """(folded names, what to show), largest group first."""
         shown = []
         for one in self.groups:
-            output = (one.stdout + one.stderr).rstrip() if not one.ok else one.stdout.rstrip()
+            output = one.text
             parts = [] if one.ok else [one.status]
             if one.cut:
                 parts.append(f"({one.cut} bytes of output are cut)")

@@ -103,7 +103,8 @@ async def run(path: Path, options: RunOptions, observers: Sequence[Observer] = (
         source = open_fleet(options.fleet)
         if machines is not None:
             plan(machines, relays=options.relays, depth=options.depth, width=options.width)  # told before it costs
-        work = _Run(scenario, args, Request(options.run, machines, roles), source, options, Observers(observers))
+        work = _Run(scenario, args, Request(options.run, machines, roles), source, options, Observers(observers),
+                    path.resolve().parent)
         return await work.go()
 
 
@@ -116,7 +117,9 @@ class _Run:
         source: FleetSource,
         options: RunOptions,
         observer: Observer,
+        folder: Path,
     ) -> None:
+        self.folder = folder
         self.scenario = scenario
         self.args = args
         self.request = request
@@ -240,7 +243,7 @@ class _Run:
             settings = replace(settings, cipher=options.cipher)
         session = Session(machines, tree.parents, settings, relay_key=self.source.relay_key)
         self.session = session
-        context = self.context = Context(session, self.observer, options.run, self.args)
+        context = self.context = Context(session, self.observer, options.run, self.args, self.folder)
         session.on_down = self._down
         session.on_report = self._report
         session.on_log = lambda machine, process, data: self.observer.log(
@@ -324,8 +327,6 @@ class _Run:
         for fate in fates.values():
             self.result.machines[str(fate)] = self.result.machines.get(str(fate), 0) + 1
         self.result.steps = self.context.steps
-        self.result.metrics = self.context.metrics.summary()
-        self.result.reports = self._reports + self.context.reports
 
     async def _tear_down(self) -> None:
         self.observer.phase("tear-down", 0, 1)
@@ -336,7 +337,9 @@ class _Run:
                 self.observer.warning(f"the machines were not ended tidily: {error}")
             for machines, problem in self.session.problems:
                 assert self.context is not None
-                self.observer.warning(f"{self.context.names(machines)}: {problem}")
+                told = f"{self.context.names(machines)}: {problem}"
+                self.result.problems.append(told)
+                self.observer.warning(told)
         await self._release()
         self.observer.phase("tear-down", 1, 1)
 
@@ -363,6 +366,9 @@ class _Run:
         result.root = {"cpu_s": round(_cpu_seconds() - self._cpu, 3), "peak_rss_mb": round(rss / (1 << 20), 1)}
         if self.session is not None:
             result.root.update(self.session.statistics())
+            assert self.context is not None
+            result.metrics = self.context.metrics.summary(self.session.metrics)
+            result.reports = self._reports + self.context.reports
             result.logs = {"bytes_forwarded": self.session.forwarded, "bytes_dropped": self.session.rotated}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fanout.agent.core import frames, machineset
-from fanout.agent.core.node import DONE
+from fanout.agent.core.node import CAPTURE_MOST, DONE
 from fanout.durations import parse_duration
 from fanout.durations import show as show_duration
 from fanout.errors import UsageError
@@ -21,8 +21,8 @@ from fanout.scenario.sizes import parse_size
 
 MARGIN = 15.0
 """Seconds that an answer may take beyond the command's own timeout: to kill it, and to come through the tree."""
-MAX_CAPTURE = 1_900_000
-"""Both outputs, and what is around them, fit into one message of 4 MiB."""
+MAX_CAPTURE = CAPTURE_MOST
+"""A machine keeps no more, so that both outputs fit into one answer."""
 
 
 async def run(
@@ -62,11 +62,16 @@ async def run(
 def collect(context: Context, call: Call, seconds: float) -> Results:
     """Every target is in exactly one of the results: nothing is ever merely missing."""
     found: list[Result] = []
-    left = call.targets
     for bits, (outcome, code, stdout, stderr, cut) in call.groups(DONE):
-        left &= ~bits
         reason = f"killed after {show_duration(seconds)}" if outcome == Outcome.TIMED_OUT else ""
         found.append(Result(Group(context, bits), Outcome(outcome), code, stdout, stderr, cut, reason))
+    return Results(context, found + unanswered(context, call, seconds))
+
+
+def unanswered(context: Context, call: Call, seconds: float) -> list[Result]:
+    """Why the others did not."""
+    found: list[Result] = []
+    left = call.targets & ~call.heard(DONE)
     for refused, why in call.refused:
         found.append(Result(Group(context, refused & left), Outcome.FAILED, reason=why))
         left &= ~refused
@@ -76,7 +81,7 @@ def collect(context: Context, call: Call, seconds: float) -> Results:
     if left:
         waited = show_duration(seconds + MARGIN)
         found.append(Result(Group(context, left), Outcome.TIMED_OUT, reason=f"no answer within {waited}"))
-    return Results(context, [one for one in found if one.machines.bits])
+    return [one for one in found if one.machines.bits]
 
 
 def failed(context: Context, text: str, results: Results) -> CommandFailed:

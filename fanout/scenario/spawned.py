@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from fanout.agent.core import frames, machineset
-from fanout.agent.core.node import DONE, EXITED, MATCHED, READY, STARTED
+from fanout.agent.core.node import DONE, EXITED, INSTANT, MATCHED, READY, STARTED
 from fanout.durations import parse_duration
 from fanout.durations import show as show_duration
 from fanout.errors import UsageError
@@ -26,7 +26,7 @@ from fanout.scenario.group import Group
 from fanout.scenario.matches import Match, Matches
 from fanout.scenario.results import Result, Results
 from fanout.scenario.sizes import parse_size
-from fanout.scenario.waiting import until
+from fanout.scenario.trigger import On, check_on
 
 ANSWER = 20.0
 """Seconds within which a machine answers what it can do at once."""
@@ -60,6 +60,8 @@ async def spawn(
     env: Mapping[str, str] | None,
     cwd: str | None,
     stdin: str | bytes | None,
+    on: On | None,
+    at: str | None,
 ) -> Spawned:
     body = launch(command, env=env, cwd=cwd, stdin=stdin)
     body["logs"] = check_logs(logs)
@@ -67,16 +69,28 @@ async def spawn(
     if not body["cap"]:
         raise UsageError("cap=0: write logs='none' to keep no output")
     body["ready"] = None if ready is None else check_pattern(ready)
+    body["on"] = check_on(on)
     timeout = parse_duration(ready_timeout)
+    delay = parse_delay(at)
     chosen = process_name(command, name)
     if not bits:
         raise UsageError(f"{show(command)!r}: the group is empty")
     body["name"] = context.unique(chosen)
+    body["at"] = None if delay is None else context.session.now() + delay
     call = context.call(frames.SPAWN, bits, body)
     context.processes[call.number] = body["name"]
     spawned = Spawned(context, call, body["name"], show(command), ready is not None, logs != "none")
-    await spawned.up(bits, timeout)
+    await spawned.up(bits, timeout, delay)
     return spawned
+
+
+def parse_delay(at: str | None) -> float | None:
+    """Seconds of `"+3s"`."""
+    if at is None:
+        return None
+    if not isinstance(at, str) or not at.startswith("+"):
+        raise UsageError(f"at={at!r}: write how far ahead the instant is, such as '+3s'")
+    return parse_duration(at[1:])
 
 
 class Spawned:
@@ -122,14 +136,21 @@ class Spawned:
             found.update(dict.fromkeys(machineset.members(machines), groups))
         return found
 
+    def skew(self, bits: int) -> float | None:
+        """Seconds between the first and the last start at an instant; None where there was none."""
+        missed = [value for _, value in self._heard(INSTANT, bits)]
+        return max(missed) - min(missed) if missed else None
+
     # Start.
 
-    async def up(self, bits: int, timeout: float) -> None:
+    async def up(self, bits: int, timeout: float, delay: float | None = None) -> None:
         """Until all of the set run, and are ready where that can be told; raises what is in the way."""
 
         def good() -> int:
             phase = READY if self.has_ready else STARTED
             heard = sum(part & self.call.heard(phase, extra) for extra, part in self._parts(bits))
+            if delay is not None:
+                heard &= sum(part & self.call.heard(INSTANT, extra) for extra, part in self._parts(bits))
             return heard & ~self.state(bits).unstarted
 
         def bad() -> int:
@@ -137,13 +158,13 @@ class Spawned:
             return (state.exited | state.unstarted | state.lost) & ~good()
 
         what = "ready" if self.has_ready else "started"
-        limit = timeout if self.has_ready else ANSWER
+        limit = (delay or 0.0) + (timeout if self.has_ready else ANSWER)
         with self.context.doing(f"waiting until {self._title} is {what} on {self.context.names(bits)}"):
-            in_time = await until(self.call, lambda: bool(bad()) or not bits & ~good(), limit)
+            in_time = await self.call.until(lambda: bool(bad()) or not bits & ~good(), limit)
             if not bits & ~good():
                 return
             if bad():
-                await until(self.call, lambda: not bits & ~good() & ~bad(), GATHER)
+                await self.call.until(lambda: not bits & ~good() & ~bad(), GATHER)
         missing = bits & ~good()
         troubles = self._ends(missing & bad(), f" before it was {what}" if self.has_ready else "")
         if not in_time:
@@ -151,7 +172,7 @@ class Spawned:
         head = f"{self._title} is not {what} on {self.context.names(missing)}"
         raise self._problem(head, troubles)
 
-    async def start(self, bits: int, timeout: float) -> None:
+    async def start(self, bits: int, timeout: float, delay: float | None) -> None:
         state = self.state(bits)
         if state.running | state.starting:
             raise ProcessFailed(
@@ -165,8 +186,17 @@ class Spawned:
                 self._generations[generation] = machines & ~moving
                 self._generations[generation + 1] = self._generations.get(generation + 1, 0) | moving
         self._generations = {generation: machines for generation, machines in self._generations.items() if machines}
-        self.context.session.forget(self._send(bits, "start"))
-        await self.up(bits, timeout)
+        at = None if delay is None else self.context.session.now() + delay
+        call = self._send(bits, "start", at)
+        try:
+            await self.up(bits, timeout, delay)
+        except ProcessTimeout:
+            refused = [Trouble(reason, machines, Outcome.FAILED) for machines, reason in call.refused]
+            if refused:
+                raise self._problem(f"{self._title} could not be started", refused) from None
+            raise
+        finally:
+            self.context.session.forget(call)
 
     # Ends.
 
@@ -186,7 +216,7 @@ class Spawned:
 
     async def _gone(self, bits: int) -> None:
         """What has ended is known to have ended."""
-        if not await until(self.call, lambda: not self.state(bits).running, ANSWER):
+        if not await self.call.until(lambda: not self.state(bits).running, ANSWER):
             running = self.state(bits).running
             late = Trouble("still running", running, Outcome.TIMED_OUT)
             raise self._problem(f"{self._title} did not end within {show_duration(ANSWER)}", [late])
@@ -197,7 +227,7 @@ class Spawned:
             return not state.running | state.starting
 
         with self.context.doing(f"waiting for the end of {self._title} on {self.context.names(bits)}"):
-            in_time = await until(self.call, done, timeout)
+            in_time = await self.call.until(done, timeout)
         if not in_time:
             state = self.state(bits)
             late = await self._late(state.running | state.starting, "still running")
@@ -227,11 +257,11 @@ class Spawned:
         await self._answered(self._send(bits, "write", data, eof), ANSWER, f"standard input of {self._title}")
 
     async def wait_log(
-        self, bits: int, pattern: str, timeout: float, quorum: float, from_start: bool
+        self, bits: int, pattern: str, timeout: float, quorum: float, since: str
     ) -> Matches:
         began = time.time()
         needed = math.ceil(quorum * machineset.count(bits) - 1e-9)
-        call = self._send(bits, "watch", pattern, from_start)
+        call = self._send(bits, "watch", pattern, since)
         text = f"waiting for {pattern!r} from {self._title} on {self.context.names(bits)}"
         deadline = time.monotonic() + timeout
         found: dict[int, Match] = {}
@@ -263,7 +293,7 @@ class Spawned:
         before = call.settled(MATCHED)
         spare = machineset.count(call.targets & ~before) - lacking
         decisive = min(lacking, spare + 1)
-        return await until(call, lambda: machineset.count(call.settled(MATCHED) & ~before) >= decisive, timeout)
+        return await call.until(lambda: machineset.count(call.settled(MATCHED) & ~before) >= decisive, timeout)
 
     async def _unmatched(
         self, call: Call, bits: int, pattern: str, timeout: float, needed: int, found: dict[int, Match]

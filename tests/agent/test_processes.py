@@ -28,7 +28,7 @@ def kept(agent: Parent, name: str) -> bytes:
 
 def watch(agent: Parent, process: int, pattern: str, from_start: bool) -> int:
     """The number of a watch that is set up for certain."""
-    call = agent.send(frames.PROCESS, [process, "watch", pattern, from_start])
+    call = agent.send(frames.PROCESS, [process, "watch", pattern, "start" if from_start else "now"])
     agent.run(argv=["true"])  # commands are done in order
     return call
 
@@ -173,7 +173,7 @@ def test_who_watches_a_process_that_ends_is_told(agent: Parent) -> None:
 
 def test_a_bad_pattern_or_policy_is_refused(agent: Parent) -> None:
     call = agent.spawn(argv=["sleep", "300"])
-    assert "unterminated" in agent.answer(agent.send(frames.PROCESS, [call, "watch", "(", False]), MATCHED)
+    assert "unterminated" in agent.answer(agent.send(frames.PROCESS, [call, "watch", "(", "now"]), MATCHED)
     agent.tell(call, "stop", 1.0)
     for wrong in {"ready": "("}, {"logs": "match:("}, {"logs": "some"}, {"logs": "tail:x"}, {"argv": []}:
         answer = agent.answer(agent.send(frames.SPAWN, {"argv": ["true"], "name": "p", **wrong}), STARTED, 1)

@@ -27,7 +27,7 @@ class FakeLab:
             SimpleNamespace(
                 name=f"lab-{i:03}", address=f"10.0.0.{i}", port=22 + i // 3, user="root", pid=i,
                 host_keys=(f"ssh-ed25519 K{i}",),
-            )  # fmt: skip
+            )
             for i in range(1, count + 1)
         ]
         FakeLab.there[name] = self

@@ -51,6 +51,7 @@ def stub(
         if isinstance(outcome, BaseException):
             raise outcome
         result = RunResult(options["run"], path.name, outcome, machines={Outcome.OK: 2})
+        print("printed by the scenario")
         for observer in observers:
             observer.phase("provision", 0, 2)
             observer.report(Report(1, "peer-1", 1, 0.0, "hello"))
@@ -181,12 +182,13 @@ def test_json_alone_is_on_stdout(scenario: str, monkeypatch: pytest.MonkeyPatch)
     done = fanout("run", scenario, "--json")
     assert json.loads(done.stdout)["machines"] == {"total": 2, "ok": 2}
     assert "[001 peer-1] hello" in done.stderr
+    assert "printed by the scenario" in done.stderr
 
 
 def test_without_json_reports_are_on_stdout(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stub(monkeypatch)
     done = fanout("run", scenario)
-    assert done.stdout == "[001 peer-1] hello\n"
+    assert done.stdout == "printed by the scenario\n[001 peer-1] hello\n"
     assert "provision: 2 to go\n" in done.stderr
     assert "passed: s.py" in done.stderr
     assert fanout("run", scenario, "--quiet").stderr == ""

@@ -40,6 +40,26 @@ async def test_gossip(fleet: str) -> None:
 
 
 @pytest.mark.parametrize("fleet", FLEETS)
+async def test_octez_like(fleet: str) -> None:
+    result, seen = await example("octez_like.py", fleet, machines=5, relays=2)
+    said = [(report.name, report.text) for report in seen.reports]
+    assert said[0][0].endswith("1") and said[0][1] == "injected an operation at level 3"
+    assert said[1:] == [("root", "5 nodes have followed the chain to level 3")]
+    assert result.metrics["peers"]["count"] == 5 and result.metrics["peers"]["min"] == 5
+    assert not seen.logs, "what daemons print stays on their machines"
+
+
+@pytest.mark.parametrize(("fleet", "generators"), [("local", 20), pytest.param("lab", 6, marks=pytest.mark.lab)])
+async def test_load(fleet: str, generators: int) -> None:
+    roles = {"server": 1, "generator": generators}
+    result, _ = await example("load.py", fleet, machines=None, roles=roles, relays=2, args={"requests": "20"})
+    latency = result.metrics["latency"]
+    assert latency["count"] == 20 * generators and latency["error"] == 0.01
+    assert 0 < latency["min"] <= latency["p50"] <= latency["p99"] <= latency["max"]
+    assert result.metrics["skew"]["max"] < 2000
+
+
+@pytest.mark.parametrize("fleet", FLEETS)
 async def test_rolling(fleet: str) -> None:
     result, _ = await example("rolling.py", fleet, machines=5, relays=1)
     assert 3 <= result.metrics["least_up"]["min"] <= 4

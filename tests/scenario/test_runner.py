@@ -17,6 +17,7 @@ from fanout import fleets
 from fanout.errors import FleetError, UsageError
 from fanout.fleets.base import Host
 from fanout.fleets.local import LocalFleet
+from fanout.fleets.openssh import with_environment
 from fanout.root.observer import PHASES
 from fanout.scenario import runner
 from fanout.scenario.runner import RunOptions, run
@@ -152,6 +153,35 @@ async def test_a_second_interrupt_ends_it_at_once(tmp_path: Path) -> None:
     assert any("letting go at once" in note for note in recorder.notes)
     async with asyncio.timeout(30):
         while playing.left_of(options.run):  # noqa: ASYNC110  the agents are nobody's children any more
+            await asyncio.sleep(0.05)
+
+
+async def test_a_second_interrupt_leaves_no_process_that_holds_on_either(tmp_path: Path) -> None:
+    """What ignores TERM, and its children, end with the agents, although nobody waits for their grace period."""
+    recorder = Recorder()
+    loop = asyncio.get_running_loop()
+
+    def phase(name: str, done: int, total: int) -> None:
+        if name == "tear-down" and not done:
+            loop.call_later(0.2, os.kill, os.getpid(), signal.SIGINT)
+
+    recorder.phase = phase  # type: ignore[method-assign]
+    recorder.on_step = lambda name: os.kill(os.getpid(), signal.SIGINT)
+    body = """
+    await fleet.spawn("trap '' TERM; sleep 1000 & sleep 1000")
+    async with fleet.step("interrupted"):
+        await asyncio.sleep(60)
+    """
+    options = RunOptions(machines=3, relays=1)
+    result = await run(playing.write(tmp_path, body), options, [recorder])
+    assert result.outcome == "interrupted"
+    assert any("letting go at once" in note for note in recorder.notes)
+
+    def left() -> set[int]:
+        return with_environment("FANOUT_RUN", options.run)
+
+    async with asyncio.timeout(10):
+        while left() or playing.left_of(options.run):  # noqa: ASYNC110  they are nobody's children any more
             await asyncio.sleep(0.05)
 
 

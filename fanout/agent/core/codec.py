@@ -1,7 +1,7 @@
 """Plain data to bytes and back: msgpack, with every failure turned into one error.
 
-Nothing that is decoded is executed; extension types are refused (but for msgpack's own timestamp, which is plain),
-and so is nesting beyond msgpack's own limit.
+Nothing that is decoded is executed; extension types are refused (but for msgpack's own timestamp, which is plain,
+at the root), and so is nesting beyond msgpack's own limit.
 """
 
 from __future__ import annotations

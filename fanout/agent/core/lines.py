@@ -11,6 +11,7 @@ from _collections import deque
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 LINE_MOST = 64 << 10
 TAIL_MOST = 1 << 20  # bytes kept for `tail:N`, whatever N
@@ -46,6 +47,15 @@ def _pieces(line: bytes) -> list[bytes]:
     if len(line) <= LINE_MOST:
         return [line]
     return [line[at : at + LINE_MOST] for at in range(0, len(line), LINE_MOST)]
+
+
+def text(line: bytes) -> str:
+    return line.rstrip(b"\r\n").decode("utf-8", "replace")
+
+
+def groups(match: Any) -> list[str]:
+    """What the groups of a pattern matched; the whole match where it has none."""
+    return [text(group or b"") for group in match.groups() or (match.group(),)]
 
 
 class LogPolicy:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 NEW, GREETED, OPEN, CLOSED = "new", "greeted", "open", "closed"
 
 HEARTBEAT = 2.0  # s between pings, from parent to child
+EARLY = (0.1, 0.3)  # s between the first pings: one at once, so that clocks are known soon, and better soon after
+DRIFT = 1e-4  # s per s that two clocks may part: a measurement grows older, and a newer one is worth more
 SILENCE = 5.0  # s without a byte after which the other end is given up; noticed within 6 s
 ACK_DELAY = 0.5  # s that a settled number may wait to be told
 ACK_HURRY = 0.01  # ... while the run ends, and everyone waits for it
@@ -48,11 +50,17 @@ class Link:
         self.hurry = False
         """Acknowledge at once: the run ends."""
         self.offset: float | None = None
-        """At the parent's end: the child's clock minus ours, in s, by the exchange with the shortest round trip."""
-        self.round_trip = float("inf")
+        """At the parent's end: the child's clock minus ours, in s, within `error`."""
+        self._error = float("inf")
+        self._measured = now
         self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
         self._heard = now
-        self._pinged = now
+        self._ping_due = now
+        self._early = list(EARLY)
+        self._told_clock = False
+        self._ping: float | None = None
+        """At the child's end: when the parent sent its last ping, by its own clock."""
+        self._ponged = now
         self._due: float | None = None
         self._decoder = frames.Decoder()
         self._queues: tuple[deque[Any], ...] = (deque(), deque(), deque())
@@ -138,6 +146,10 @@ class Link:
         """All reports and logs are known to be at the root."""
         return not any(self._queues[1:]) and not any(sender.unacked_bytes for sender in self._senders[1:])
 
+    def told(self) -> bool:
+        """All events are known to be at the root."""
+        return not self._queues[frames.CONTROL] and not self._senders[frames.CONTROL].unacked_bytes
+
     def undelivered(self) -> list[tuple[int, int, bytes, list[Origin]]]:
         """(class, kind, body, origins) of all that the root may not have, in order: for the next parent."""
         rest = []
@@ -158,8 +170,8 @@ class Link:
             cls, kind, number, _, body = frame
             if self.state == OPEN:
                 if kind == frames.PING and self.up:
-                    sent = codec.fields(body, (float, int), int, (float, int, type(None)))[0]
-                    self.send(frames.CONTROL, frames.PONG, 0, b"", codec.pack([sent, now]))
+                    self._ping = codec.fields(body, (float, int), int, (float, int, type(None)))[0]
+                    self._pong(now)
                     yield frame  # the node takes the lease and the clock from it
                 elif kind == frames.PONG and not self.up:
                     self._measure(codec.fields(body, (float, int), (float, int)), now)
@@ -187,15 +199,27 @@ class Link:
             else:
                 raise ProtocolError("message %d before the handshake" % kind)
 
+        if self.up and self._ping is not None and now - self._ponged >= HEARTBEAT:
+            self._pong(now)  # a large frame is on its way, with the next ping behind it: we live
+
+    def _pong(self, now: float) -> None:
+        self._ponged = now
+        self.send(frames.CONTROL, frames.PONG, 0, b"", codec.pack([self._ping, now]))
+
     def receiver(self, cls: int) -> Receiver:
         return self._receivers[cls]
 
     def _measure(self, pong: list[Any], now: float) -> None:
+        """The child looked at its clock between our two looks: the middle is off by half the round trip at most."""
         sent, theirs = pong
-        round_trip = now - sent
-        if 0 <= round_trip <= self.round_trip:
-            self.round_trip = round_trip
+        error = (now - sent) / 2
+        if 0 <= error <= self.error(now):
+            self._error, self._measured = error, now
             self.offset = theirs - (sent + now) / 2
+
+    def error(self, now: float) -> float:
+        """By how many seconds `offset` may be wrong."""
+        return self._error + DRIFT * (now - self._measured)
 
     # Time.
 
@@ -213,9 +237,10 @@ class Link:
         self._due = None
         if now - self._heard > SILENCE:
             return "no sign of life for %.0f s" % (now - self._heard)
-        if now >= self._pinged + HEARTBEAT:  # the very time that `timeout` gave: a difference may round below it
-            self._pinged = now
-            ahead = None if clock is None or self.offset is None else clock + self.offset
+        ahead = None if clock is None or self.offset is None else clock + self.offset
+        if now >= self._ping_due or (ahead is not None and not self._told_clock):
+            self._ping_due = now + (self._early.pop(0) if self._early else HEARTBEAT)
+            self._told_clock = ahead is not None
             self.send(frames.CONTROL, frames.PING, 0, b"", codec.pack([now, lease, ahead]))
         self._acknowledge(now)
         return None
@@ -238,7 +263,7 @@ class Link:
         """When `tick` is wanted next at the latest, on the clock of `now`."""
         if self.state != OPEN or self.up:
             return None
-        due = self._pinged + HEARTBEAT
+        due = self._ping_due
         if self._ack_due is not None:
             due = min(due, self._ack_due)
         self._due = due

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 UP, DOWN = merge.UP, merge.DOWN
 DONE, STARTED, READY, EXITED, MATCHED, ENDED, REFUSED = 3, 4, 5, 6, 7, 8, 9
 SYNC = merge.SYNC
+INSTANT = 11  # by how many seconds a start at an instant was missed
 
 # What the inbox holds: tuples that begin with one of these.
 COMMAND = "command"  # (kind, call, body): do this on this machine
@@ -47,9 +48,12 @@ RESUMED = "resumed"  # (): there is a new way to the root; what was asked and no
 BYE = "bye"  # (reason,): the parent does not want us
 
 LOST = "lost"
+REFUSED_CHILD = "failed"  # it broke the protocol: it is not connected again, while what is below it is
 
 VALUE_MOST = frames.MAX_SIZE[frames.CONTROL] - (1 << 20)
 """Bytes of the value of one event; the rest is for the set, the key, and events folded into the same message."""
+CAPTURE_MOST = VALUE_MOST // 2 - 1024
+"""Bytes of each stream that a command's answer may hold: both, and a few words, fit into one value."""
 
 
 class Node:
@@ -76,6 +80,7 @@ class Node:
         self._merger = merge.Merger(self._below)
         self._metrics = MetricMerger()
         self._identities: dict[int, tuple[int, Any]] = {}
+        self._awaited: dict[int, tuple[int, int]] = {}
 
     def _below(self) -> int:
         machines = 0 if self.me is None else machineset.single(self.me)
@@ -98,24 +103,44 @@ class Node:
             for cls, kind, body, origins in old.undelivered():
                 # Merged numbers that may be there already must not be merged with others on their way.
                 kind = frames.METRICS_AGAIN if kind == frames.METRICS else kind
+                if kind == frames.FENCED:
+                    body = self._encoded(self._still_lost(merge.decode(body) if body else []))
                 self.parent.send_up(cls, kind, body, origins)
         return self.parent
 
-    def open_child(self, machine: int, call: int, identity: dict[str, Any], now: float, subtree: int = 0) -> Link:
-        """A connection to a child is there, and stage 0 has run; `identity` is what the child will be told.
+    def await_child(self, machine: int, subtree: int, past: int) -> None:
+        """A child will be connected whose agent may be there already.
 
-        `subtree`: the machines that may be below it, where its agent may be there already.
+        `subtree`: what hangs below it, unless it is sent elsewhere before the child comes; `past`: what ever hung
+        there, and whose words it may still carry.
         """
+        self._move(machineset.single(machine) | subtree, None)
+        self._awaited[machine] = (subtree, past)
+
+    def open_child(self, machine: int, call: int, identity: dict[str, Any], now: float) -> Link:
+        """A connection to a child is there, and stage 0 has run; `identity` is what the child will be told."""
         link = self.children[machine] = Link(False, now)
+        subtree, link.past = self._awaited.get(machine, (0, 0))
         link.subtree = machineset.single(machine) | subtree
         self._identities[machine] = (call, identity)
         return link
+
+    def _move(self, machines: int, to: Link | None) -> None:
+        """From now on these are reached over this link, or none yet, and no command goes the old way any more."""
+        for link in self.children.values():
+            if link is not to:
+                link.past |= link.subtree & machines
+                link.subtree &= ~machines
+        for machine, (subtree, past) in self._awaited.items():
+            self._awaited[machine] = (subtree & ~machines, past)
+        if to is not None:
+            to.subtree |= machines
 
     def connect_failed(self, machine: int, call: int, outcome: str, reason: str, now: float) -> None:
         """No connection to a child came about."""
         self.emit(call, DOWN, [outcome, reason], now, machines=machineset.single(machine))
 
-    def lost(self, machine: int, reason: str, now: float) -> None:
+    def lost(self, machine: int, reason: str, now: float, outcome: str = LOST) -> None:
         """A child's connection has ended: it, and what it led to, cannot be reached any more."""
         link = self.children.pop(machine, None)
         if link is None:
@@ -124,7 +149,7 @@ class Node:
         call, identity = self._identities.pop(machine)
         self._merger.gone(link.subtree)
         own = machineset.single(machine)
-        events = [(merge.key(call, DOWN), codec.pack([LOST, reason]), own)]
+        events = [(merge.key(call, DOWN), codec.pack([outcome, reason]), own)]
         if link.subtree & ~own:
             name = identity.get("name", str(machine))
             why = codec.pack([LOST, "its relay %s is gone: %s" % (name, reason)])
@@ -134,14 +159,29 @@ class Node:
         else:
             # Behind the metrics that came before: once the root knows of the loss, nothing more comes this way.
             self.flush(now)
-            body = codec.pack([[key, value, machineset.pack(machines)] for key, value, machines in events])
-            self._up(frames.REPORT, frames.FENCED, body, [])
+            self._up(frames.REPORT, frames.FENCED, self._encoded(events), [])
+
+    def _still_lost(self, events: list[tuple[bytes, bytes, int]]) -> list[tuple[bytes, bytes, int]]:
+        """News of losses that come late: without the machines that a link leads to by now.
+
+        Passed on, they would take the new way from those further up.
+        """
+        there = 0
+        for link in self.children.values():
+            there |= link.subtree if link.state == OPEN else 0
+        return [(key, value, machines & ~there) for key, value, machines in events if machines & ~there]
+
+    def _encoded(self, events: list[tuple[bytes, bytes, int]]) -> bytes:
+        """Empty when there are none."""
+        if not events:
+            return b""
+        return codec.pack([[key, value, machineset.pack(machines)] for key, value, machines in events])
 
     def _refuse(self, machine: int, reason: str, now: float) -> None:
         """A child broke the protocol: say so, and cut it off."""
         self.refused.append((machine, reason))
         self.inbox.append((CLOSE, machine))
-        self.lost(machine, "refused: " + reason, now)
+        self.lost(machine, "refused: " + reason, now, REFUSED_CHILD)
 
     def receive(self, peer: int | None, data: bytes, now: float) -> None:
         """Bytes from a child, or (None) from the parent.
@@ -153,7 +193,10 @@ class Node:
             return
         if peer is None:
             for frame in link.receive(data, now):
-                self._from_parent(link, frame, now)
+                try:
+                    self._from_parent(link, frame, now)
+                except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
+                    raise ProtocolError("message %d makes no sense: %r" % (frame[1], error)) from None
             return
         try:
             for frame in link.receive(data, now):
@@ -220,28 +263,31 @@ class Node:
 
         Returns the targets that no link leads to.
         """
-        below = 0
+        below = past = 0
         if kind == frames.CONNECT:
             children = 0
             for spec in codec.unpack(body)["children"]:
                 children |= machineset.single(spec["id"])
                 below |= machineset.single(spec["id"]) | _machines(spec.get("subtree", b""))
+                past |= _machines(spec.get("past", b""))
             self._merger.expect(call, children)
-            for link in self.children.values():  # they move: no command goes the old way any more
-                link.past |= link.subtree & below
-                link.subtree &= ~below
         else:
             self._merger.expect(call, targets)
         rest = targets
         for link in self.children.values():
             part = targets & link.subtree
             if part and link.state == OPEN:
-                link.subtree |= below
+                if below:
+                    self._move(below, link)
+                    link.past |= past
                 link.hurry = link.hurry or kind == frames.END
                 link.send(frames.CONTROL, kind, call, machineset.pack(part), body)
                 rest &= ~part
         if self.me is not None and targets >> self.me & 1:
             rest &= ~machineset.single(self.me)
+            if kind == frames.CONNECT:
+                for spec in codec.unpack(body)["children"]:
+                    self.await_child(spec["id"], _machines(spec.get("subtree", b"")), _machines(spec.get("past", b"")))
             self.inbox.append((COMMAND, kind, call, body))
         if rest and below:  # their relay was lost while this was on its way: nobody else will speak for them
             self.emit(call, DOWN, [LOST, "its relay was lost before it could connect"], now, machines=below)
@@ -259,9 +305,10 @@ class Node:
             machines = machineset.single(machine)
             if "resumed" in facts:
                 last, packed = codec.fields(codec.pack(facts.pop("resumed")), int, bytes)
-                machines = _machines(packed)
-                if machines & ~link.subtree:
+                claimed = _machines(packed) | machines
+                if claimed & ~(link.subtree | link.past):
                     raise ProtocolError("has machines below it that are not its own")
+                machines = claimed & link.subtree  # others have moved meanwhile, which it cannot know
                 facts["resumed"] = last
             link.subtree, link.past = machines, link.past | link.subtree
             link.state = OPEN
@@ -269,19 +316,13 @@ class Node:
             self.inbox.append((OPENED, machine))
             self.emit(call, UP, facts, now, machines=machines)
         elif kind in (frames.EVENTS, frames.FENCED):
-            events = merge.decode(body)
-            for key, _, machines in events:
-                if machines & ~(link.subtree | link.past) or not machines:
-                    raise ProtocolError("speaks for machines that are not its own")
-                if merge.split_key(key)[1] == DOWN:
-                    link.subtree &= ~machines
-                    link.past |= machines
-                    self._merger.gone(machines)
+            events = self._heard(link, merge.decode(body) if body or kind == frames.EVENTS else [])
             if self.root:
                 self._arrived(events)
                 link.receiver(cls).settle(number)
             elif kind == frames.FENCED:
                 self.flush(now)
+                body = self._encoded(events)
                 self._up(cls, kind, body, [(link.receiver(cls), number)])
             else:
                 self._merger.add(events, (link.receiver(cls), number), now)
@@ -307,6 +348,25 @@ class Node:
         elif kind == frames.BYE:
             self.inbox.append((CLOSE, machine))
             self.lost(machine, body.decode("utf-8", "replace"), now)
+
+    def _heard(self, link: Link, events: list[tuple[bytes, bytes, int]]) -> list[tuple[bytes, bytes, int]]:
+        """What holds of a child's events: not that those are down which are reached another way by now."""
+        moved = 0
+        for other in self.children.values():
+            if other is not link:
+                moved |= other.subtree
+        hold = []
+        for key, value, machines in events:
+            if machines & ~(link.subtree | link.past) or not machines:
+                raise ProtocolError("speaks for machines that are not its own")
+            if merge.split_key(key)[1] == DOWN:
+                machines &= ~moved
+                link.subtree &= ~machines
+                link.past |= machines
+                self._merger.gone(machines)
+            if machines:
+                hold.append((key, value, machines))
+        return hold
 
     def _up(self, cls: int, kind: int, body: bytes, origins: list[Origin]) -> None:
         if self.parent is not None:
@@ -359,6 +419,10 @@ class Node:
         measured = self._metrics.flush(float("inf"))
         if measured is not None:
             self._up(frames.REPORT, frames.METRICS, *measured)
+
+    def told(self) -> bool:
+        """All events of this node are known to be at the root."""
+        return self._merger.due() is None and self.parent is not None and self.parent.told()
 
     def room(self, cls: int) -> int:
         """Bytes of reports or logs that this machine may add now without swelling the queue."""

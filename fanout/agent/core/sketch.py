@@ -59,10 +59,10 @@ class Sketch:
             _limit(mine)
 
     def quantile(self, q: float) -> float:
-        """The value at rank q (0 to 1), within ERROR; ValueError when empty."""
+        """The value at the nearest rank to q (0 to 1), within ERROR; ValueError when empty."""
         if not self.count:
             raise ValueError("no values")
-        rank = q * (self.count - 1)
+        rank = ceil(q * self.count - 1e-9) - 1
         seen = 0
         for index in sorted(self.negative, reverse=True):
             seen += self.negative[index]

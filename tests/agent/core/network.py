@@ -20,11 +20,13 @@ from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any
 
-from fanout.agent.core import codec, frames, machineset
+from fanout.agent.core import codec, frames, machineset, merge
 from fanout.agent.core import node as tree
 from fanout.agent.core.codec import ProtocolError
 from fanout.agent.core.link import OPEN, Link
 from fanout.agent.core.node import Node
+from fanout.root.measured import Measured
+from fanout.root.sync import Sync
 
 CONNECT = 10.0  # s for the handshake of a link
 WIRE = 64 << 10  # bytes that a direction of a wire holds (the buffers of a pipe or socket) before its writer waits
@@ -106,7 +108,9 @@ class Wire:
 class Host:
     """A machine (id None: the root) and the loop that drives its node, as the agent's and the session's do."""
 
-    __slots__ = ("_due", "_turning", "alive", "below", "error", "expired", "id", "network", "node", "outbox", "wire")
+    __slots__ = (
+        "_due", "_turning", "alive", "asked", "below", "error", "expired", "id", "network", "node", "outbox", "wire",
+    )
 
     def __init__(self, network: Network, id: int | None) -> None:
         self.network = network
@@ -116,6 +120,8 @@ class Host:
         self.below: dict[int, Wire] = {}
         self.outbox: dict[int, deque[bytes]] = {}
         """Records that wait for room, by kind."""
+        self.asked: dict[bytes, Any] = {}
+        """Requests that have not been answered: key -> value."""
         self.alive = True
         self.expired = False
         self.error = ""
@@ -149,6 +155,9 @@ class Host:
             while node.inbox:
                 self._act(node.inbox.popleft())
             node.tick(net.now)
+        if node.root and net.sync.answers:
+            answers, net.sync.answers = net.sync.answers, []
+            node.answer([(machines, key, codec.pack(answer)) for machines, key, answer in answers])
         for kind, waiting in self.outbox.items():
             cls = frames.REPORT if kind == frames.REPORTS else frames.BULK
             while waiting and node.room(cls):
@@ -173,7 +182,7 @@ class Host:
             _, kind, call, body = item
             if kind == frames.CONNECT:
                 for spec in codec.unpack(body)["children"]:
-                    net.connect(self, spec["id"], call)
+                    net.connect(self, spec["id"], call, machineset.unpack(spec.get("subtree", b"")))
             else:
                 net.behave(self, kind, call, codec.unpack(body))
         elif what == tree.CLOSE:
@@ -186,6 +195,15 @@ class Host:
             self.stop()
         elif what == tree.EVENT:
             net.event(*item[1:])
+        elif what == tree.ANSWERED:
+            _, key, answer = item
+            if self.asked.pop(key, None) is not None:
+                net.told.setdefault(self.id, []).append((key, *codec.unpack(answer)))
+        elif what == tree.RESUMED:
+            for key, value in self.asked.items():
+                self.node.ask_again(key, value, net.now)
+        elif what == tree.MEASURED:
+            net.measured.take(*item[1:])
         elif what == tree.RECORD:
             _, kind, machine, payload = item
             net.records.setdefault((kind, machine), []).append(payload)
@@ -232,6 +250,10 @@ class Network:
         self.hosts: dict[int, Host] = {}
         self.records: dict[tuple[int, int], list[bytes]] = {}
         """(kind, machine) -> the payloads that arrived at the root, in order."""
+        self.sync = Sync(0, str)
+        self.told: dict[int | None, list[tuple[bytes, bool, Any]]] = {}
+        """machine -> (request key, ok, value): the answers it was given, each once."""
+        self.measured = Measured()
         self.up = 0
         self.joined = 0
         """The machines that ever were up."""
@@ -297,21 +319,25 @@ class Network:
         for machine, parent in enumerate(parents):
             self._children.setdefault(parent, []).append(machine)
         self.everyone = (1 << len(parents)) - 1
+        self.sync = Sync(self.everyone, lambda machines: f"{machines:b}")
         for machine in self._children.get(None, []):
             self.connect(self.root, machine, 0)
         self.run(lambda: not self.everyone & ~(self.up | self.down), within)
         self.run(lambda: all(self.hosts[machine].node.me is not None for machine in machineset.members(self.up)), 1.0)
 
-    def connect(self, parent: Host, machine: int, call: int) -> None:
-        """A connection from `parent` to a machine, new or known to the tree: takes two latencies."""
+    def connect(self, parent: Host, machine: int, call: int, subtree: int = 0) -> None:
+        """A connection from `parent` to a machine, new or known to the tree: takes two latencies.
+
+        `subtree`: what may be below it, where it has been part of the tree before.
+        """
         if machine in self.unreachable:
             parent.node.connect_failed(machine, call, "unreachable", "it does not answer", self.now)
             parent.wake()
         else:
-            self.at(self.now + 2 * self.latency(), self._connected, (parent, machine, call))
+            self.at(self.now + 2 * self.latency(), self._connected, (parent, machine, call, subtree))
 
-    def _connected(self, what: tuple[Host, int, int]) -> None:
-        parent, machine, call = what
+    def _connected(self, what: tuple[Host, int, int, int]) -> None:
+        parent, machine, call, subtree = what
         if not parent.alive:
             return
         child = self.hosts.get(machine)
@@ -325,7 +351,7 @@ class Network:
             child.wire.cut()
         identity = {"id": machine, "name": f"m{machine}", "lease": self.lease}
         wire = child.wire = parent.below[machine] = Wire(self, parent, child, machine)
-        wire.link_above = parent.node.open_child(machine, call, identity, self.now)
+        wire.link_above = parent.node.open_child(machine, call, identity, self.now, subtree)
         wire.link_below = child.node.open_parent({}, self.now)
         child.wake()
         parent.wake()
@@ -369,6 +395,14 @@ class Network:
         assert wire is not None
         wire.up.write(data)
 
+    def ask(self, machine: int, members: int, op: list[Any], value: Any) -> bytes:
+        """A request of a machine; its answer comes to `told`."""
+        host = self.hosts[machine]
+        key = host.node.request(members, codec.pack(op), value, self.now)
+        host.asked[key] = value
+        host.wake()
+        return key
+
     def record(self, machine: int, kind: int, payloads: Iterable[bytes]) -> None:
         """Reports or logs that a machine sends as fast as it has room."""
         host = self.hosts[machine]
@@ -395,8 +429,12 @@ class Network:
             self.down &= ~machines
             for machine in machineset.members(machines):
                 if machine in self._children:
-                    children = [{"id": child} for child in self._children[machine]]
-                    self.call(frames.CONNECT, machineset.single(machine), {"children": children})
+                    children = [{"id": child} for child in self._children[machine] if not self.joined >> child & 1]
+                    if children:
+                        self.call(frames.CONNECT, machineset.single(machine), {"children": children})
+        elif phase == tree.SYNC:
+            members, op = merge.split_sync(extra)
+            self.sync.request(machines, extra, members, codec.unpack(op), codec.unpack(value), self.now)
         elif phase == tree.DOWN:
             self._is_down(machines, codec.unpack(value)[1])
         else:

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from fanout.agent.core import codec, frames
 from fanout.agent.core.codec import ProtocolError
-from fanout.agent.core.link import ACK_DELAY, CLOSED, GREETED, HEARTBEAT, NEW, OPEN, SILENCE, WINDOW, Link
+from fanout.agent.core.link import ACK_DELAY, CLOSED, DRIFT, GREETED, HEARTBEAT, NEW, OPEN, SILENCE, WINDOW, Link
 
 
 def ends(now: float = 100.0) -> tuple[Link, Link]:
-    """The parent's end and the child's, open."""
+    """The parent's end and the child's, open, after the first pings."""
     parent, child = Link(False, now), Link(True, now)
+    parent._ping_due, parent._early = now + HEARTBEAT, []
     parent.state = child.state = OPEN
     return parent, child
 
@@ -147,7 +148,7 @@ def test_control_that_comes_late_waits_for_one_pull_only() -> None:
     list(parent.receive(child.pull(1), 100.0))
     child.send(frames.CONTROL, frames.PONG, 0, b"", codec.pack([99.0, 100.0]))
     list(parent.receive(child.pull(1), 100.0))
-    assert parent.round_trip == 1.0
+    assert parent.error(100.0) == 0.5
 
 
 def test_small_records_of_one_kind_leave_as_one_frame() -> None:
@@ -322,6 +323,35 @@ def test_after_a_pause_of_ours_a_dead_child_is_noticed_as_fast_as_ever(heard_fir
         assert due is not None
         now = due
         assert now < woke + 2 * SILENCE
+
+
+def test_the_first_pings_come_at_once_and_the_clock_is_told_as_soon_as_it_is_known() -> None:
+    parent, child = Link(False, 100.0), Link(True, 100.0)
+    parent.state = child.state = OPEN
+    told, now = [], 100.0
+    while now < 101.0:
+        parent.tick(now, 0, 3.0)
+        told += [(now, codec.unpack(frame[4])[2]) for frame in carry(parent, child, now - 7.0)]
+        if carry(child, parent, now) or parent.wants_write():
+            continue
+        parent.tick(now, 0, 3.0)  # as a loop does after any input
+        told += [(now, codec.unpack(frame[4])[2]) for frame in carry(parent, child, now - 7.0)]
+        carry(child, parent, now)
+        now = parent.timeout() or 0.0
+    assert [round(at - 100.0, 3) for at, _ in told] == [0.0, 0.0, 0.3]
+    assert [clock for _, clock in told] == [None, -4.0, -4.0]
+
+
+def test_a_measurement_ages_so_that_a_newer_one_can_replace_it() -> None:
+    parent, child = ends()
+    for now, trip in ((100.0, 0.002), (101.0, 0.004), (102.0, 0.3)):
+        child.send(frames.CONTROL, frames.PONG, 0, b"", codec.pack([now - trip, now - trip / 2]))
+        carry(child, parent, now)
+        assert parent.error(now) < 0.0021
+    assert parent.error(200.0) == pytest.approx(0.001 + DRIFT * 100)
+    child.send(frames.CONTROL, frames.PONG, 0, b"", codec.pack([199.996, 205.0]))
+    carry(child, parent, 200.0)
+    assert parent.error(200.0) == pytest.approx(0.002) and parent.offset == pytest.approx(5.002)
 
 
 def test_the_clock_is_known_after_two_heartbeats() -> None:

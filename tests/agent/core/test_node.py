@@ -47,6 +47,7 @@ def test_a_command_to_ten_thousand_machines_costs_the_root_two_messages_a_relay(
     net = Network(seed=1, grain=0.005)
     net.build([None if i < relays else i % relays for i in range(machines)])
     assert net.up == net.everyone
+    net.run(within=1.0)  # the first pings of a link are close together
     before = net.messages()
     call = net.call(frames.RUN, net.everyone, "uptime")
     assert net.run(lambda: net.settled(call), within=1.0)
@@ -412,12 +413,11 @@ def test_a_machine_that_gets_a_new_parent_brings_what_was_not_delivered(seed: in
     assert sorted(set(came), key=want.index) == want
     assert came[-1] == want[-1]
     assert net.answered(call) >> 2 & 1 == (2 in ran), "its result is lost"
-    assert net.settled(call)
+    assert not 0b11111000 & ~(net.answered(call) | net.lost(call))  # 2 itself has moved: a command may have missed it
     assert not net.root.node.refused
     assert not net.hosts[1].node.refused
 
 
-@pytest.mark.xfail(strict=True, reason="a new parent does not know which machines a relay brings with it")
 def test_a_relay_that_gets_a_new_parent_brings_what_its_machines_said() -> None:
     net = Network(seed=15)
     net.build(RELAYED)
@@ -428,7 +428,7 @@ def test_a_relay_that_gets_a_new_parent_brings_what_its_machines_said() -> None:
     net.run(within=1.0)
     net.cut(0)
     net.run(within=1.0)
-    net.call(frames.CONNECT, 0b10, {"children": [{"id": 0}]})
+    net.call(frames.CONNECT, 0b10, {"children": [{"id": 0, "subtree": machineset.pack(0b00011101)}]})
     net.run(within=10.0)
     assert not net.hosts[1].node.refused
     assert net.answered(call) == 0b00011101
@@ -450,3 +450,11 @@ def test_an_answer_too_large_for_a_message_does_not_break_the_link() -> None:
     net.run(within=2.0)
     assert net.up == net.everyone
     assert net.answered(call, tree.DONE) | net.answered(call, tree.REFUSED) == 0b100
+
+
+def test_machines_of_every_depth_know_the_clock_as_soon_as_they_are_up() -> None:
+    """`start(at=)` may be the first thing that a scenario does: it need not wait for heartbeats."""
+    net = Network(1)
+    net.build(RELAYED)
+    net.run(within=0.5)
+    assert all(host.node.clock is not None for host in net.hosts.values())

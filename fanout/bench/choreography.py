@@ -1,0 +1,107 @@
+"""Barriers over all machines, idle and in a flood of logs, and how exactly an instant is met."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from fanout.agent.core import frames
+from fanout.agent.core import node as tree
+from fanout.bench.bed import PATIENCE, bed, connected, settled
+from fanout.bench.figure import Figure, Size, median, quantile
+from fanout.root.outcomes import Report
+from fanout.root.session import Session
+
+ROUNDS = 15  # barriers, one after the other
+PAUSE = 0.2  # s between them, so that one's stragglers do not delay the next
+
+MEMBER = """
+import os, sys, time
+sys.path.insert(0, os.path.join(os.environ["FANOUT_FOLDER"], "lib"))
+from fanout.agent.client import Client
+client = Client()
+times = []
+for round in range(%d):
+    client.ask("report", "round %%d" %% round, {})
+    time.sleep(%f)
+    came = time.monotonic()
+    client.ask("barrier", "%s", None, 0, 0.0, %f)
+    times.append("%%.6f:%%.6f" %% (came, time.monotonic()))
+print(",".join(times))
+"""
+"""The machines of this benchmark share one clock, so each may tell when it came and when it was let go."""
+
+FLOOD = "while :; do echo 0123456789012345678901234567890123456789012345678901234567890123456789; done"
+
+
+async def _barriers(session: Session, name: str) -> list[float]:
+    """For each round the ms from the last arrival to the last release."""
+    script = MEMBER % (ROUNDS, PAUSE, name, PATIENCE)
+    call = session.call(frames.RUN, session.up, {"shell": f"exec python3 -I -S -c '{script}'"})
+    await settled(call, tree.DONE)
+    rounds: list[list[tuple[float, float]]] = [[] for _ in range(ROUNDS)]
+    for _, (outcome, _, out, err, _) in call.groups(tree.DONE):
+        if outcome != "ok":
+            raise RuntimeError(f"a member of the barrier failed: {err.decode('utf-8', 'replace')}")
+        for at, pair in enumerate(out.decode().strip().split(",")):
+            came, went = map(float, pair.split(":"))
+            rounds[at].append((came, went))
+    return [(max(went for _, went in pairs) - max(came for came, _ in pairs)) * 1e3 for pairs in rounds]
+
+
+def measure_barrier(size: Size) -> list[Figure]:
+    reports: list[Report] = []
+
+    async def barriers() -> list[Figure]:
+        async with place.session(size.machines, size.relays, on_report=reports.append) as session:
+            await connected(session)
+            await _barriers(session, "warm")
+            before = session.statistics()["messages_in"]
+            idle = await _barriers(session, "idle")
+            messages = (session.statistics()["messages_in"] - before) / ROUNDS
+            flood = session.call(frames.SPAWN, session.up, {"shell": FLOOD, "name": "flood", "logs": "all"})
+            await settled(flood, tree.STARTED, (1).to_bytes(4, "big"))
+            began, bytes_before = time.monotonic(), session.forwarded
+            flooded = await _barriers(session, "flooded")
+            rate = (session.forwarded - bytes_before) / (time.monotonic() - began) / 1e6
+            stop = session.call(frames.PROCESS, session.up, [flood.number, "stop", 0.0])
+            await settled(stop, tree.DONE)
+        lost = 3 * ROUNDS * size.machines - len(reports)
+        return [
+            Figure("barrier over all, idle, median", median(idle), "ms"),
+            Figure("barrier over all, idle, p99", quantile(idle, 0.99), "ms"),
+            Figure("barrier over all, flooded, median", median(flooded), "ms", 3 * median(idle), median(idle),
+                   "idle"),
+            Figure("barrier over all, flooded, p99", quantile(flooded, 0.99), "ms", None, quantile(idle, 0.99),
+                   "idle"),
+            Figure("messages to the root, a barrier and reports", messages, ""),
+            Figure("logs to the root in the flood", rate, "MB/s"),
+            Figure("reports lost in the flood", lost, "", 0.0),
+        ]
+
+    with bed() as place:
+        return asyncio.run(barriers())
+
+
+def measure_skew(size: Size) -> list[Figure]:
+    """`start(at=)` on all machines: by how much each misses the instant, and the first is ahead of the last."""
+
+    async def skews() -> list[Figure]:
+        async with place.session(size.machines, size.relays) as session:
+            await connected(session)
+            spread, late = [], []
+            spec = {"argv": ["/bin/true"], "name": "p", "logs": "none"}
+            call = session.call(frames.SPAWN, session.up, spec)
+            await settled(call, tree.EXITED, (1).to_bytes(4, "big"))
+            for generation in (2, 3, 4):
+                start = session.call(frames.PROCESS, session.up, [call.number, "start", session.now() + 2.0])
+                await settled(start, tree.DONE)
+                missed = [value for _, value in start.groups(tree.DONE)]
+                spread.append((max(missed) - min(missed)) * 1e3)
+                late.append(median(missed) * 1e3)
+                await settled(call, tree.EXITED, generation.to_bytes(4, "big"))
+            return [Figure("start at an instant: first to last machine", median(spread), "ms"),
+                    Figure("start at an instant: median delay", median(late), "ms")]
+
+    with bed() as place:
+        return asyncio.run(skews())
