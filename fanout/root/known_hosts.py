@@ -94,8 +94,8 @@ class KnownHosts:
             patterns = names.split(",")
             self._patterns.append(
                 _Patterns(
-                    _any_of([p for p in patterns if not p.startswith("!")]),
-                    _any_of([p[1:] for p in patterns if p.startswith("!")]),
+                    any_of([p for p in patterns if not p.startswith("!")]),
+                    any_of([p[1:] for p in patterns if p.startswith("!")]),
                     line,
                 )
             )
@@ -140,7 +140,7 @@ def of_user() -> KnownHosts:
     return KnownHosts("\n".join(texts))
 
 
-def _any_of(patterns: list[str]) -> re.Pattern[str]:
+def any_of(patterns: list[str]) -> re.Pattern[str]:
     """Matches what one of the patterns does; nothing, if there are none."""
     texts = ["".join({"*": ".*", "?": "."}.get(c, re.escape(c)) for c in pattern) for pattern in patterns]
     return re.compile("|".join(texts) if texts else "(?!)")

@@ -14,6 +14,7 @@ from fanout.agent.core.dialer import Dialer
 from fanout.agent.core.link import OPEN, Link
 from fanout.root.known_hosts import of_user
 from fanout.root.payload import payload
+from fanout.root.ssh_options import Shared
 from fanout.root.transport import CLOSING, Connection, Unreached, effective, open_local, open_ssh
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class _Peer:
 
     def writable_again(self) -> None:
         self.links.pump(self)
+        self.links.session.kick()  # a file that is being sent may go on
 
     def ended(self, code: int, stderr: str) -> None:
         self.links.ended(self, code, stderr)
@@ -71,6 +73,7 @@ class Links:
         self.peers: dict[int, _Peer] = {}
         self.connections = 0
         self._dialer = Dialer(session.settings.handshakes, random.random)
+        self._shared = Shared(session.settings)
         self._waiting: dict[int, _Peer] = {}
         self._redial: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -174,7 +177,7 @@ class Links:
             else:
                 command = f"exec {host.python} -I -S -c '{stub(stage0)}'"
                 async with asyncio.timeout(left):
-                    connection = await open_ssh(host, command, self.session.settings, peer)
+                    connection = await open_ssh(host, command, self.session.settings, peer, self._shared)
         except TimeoutError:
             self._failed(peer, Unreached("unreachable", f"it does not answer within {left:.0f} s", True))
             return

@@ -172,5 +172,5 @@ class Outstanding:
         return [
             (n, kind, targets & machines, body)
             for n, (kind, targets, body) in sorted(self._commands.items())
-            if n > number and targets & machines and kind != frames.CONNECT
+            if (n > number or kind == frames.SHIP) and targets & machines and kind != frames.CONNECT
         ]

@@ -23,6 +23,7 @@ from fanout.root.outcomes import Outcome, Report
 from fanout.root.payload import payload
 from fanout.root.recovery import Outstanding, Recovery
 from fanout.root.settings import Settings
+from fanout.root.shipping import Shipping
 from fanout.root.sync import Sync
 
 _SHAPES: dict[tuple[int, int], tuple[Any, ...]] = {
@@ -86,6 +87,7 @@ class Session:
             self._note_way(machine, machineset.single(machine))
         self.links = Links(self)
         self.recovery = Recovery(self)
+        self.shipping = Shipping(self)
         self._outstanding = Outstanding()
         self._calls: dict[int, Call] = {}
         self._number = 0
@@ -269,6 +271,8 @@ class Session:
                 self._record(*item[1:])
             elif item[0] == tree.OPENED:
                 self.links.opened(item[1])
+            elif item[0] == tree.WANTED:
+                self._wanted(*item[1:])
             elif item[0] == tree.CLOSE:
                 self.links.close(item[1])
         self.sync.tick(self.now())
@@ -276,7 +280,10 @@ class Session:
             answers, self.sync.answers = self.sync.answers, []
             node.answer([(machines, key, codec.pack(answer)) for machines, key, answer in answers])
         node.tick(self.now())
+        shipped = self.shipping.pump()
         self.links.pump_all()
+        if shipped:
+            self.kick()  # there may be more to send once this is on its way
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -307,6 +314,12 @@ class Session:
                 self.sync.call_over(number, machines)
             elif phase == tree.STARTED:
                 self.sync.call_begun(number, machines)
+
+    def _wanted(self, child: int, number: int, offset: int, allowed: int, again: bool) -> None:
+        try:
+            self.shipping.wanted(child, number, offset, allowed, again)
+        except ValueError as error:
+            self.problems.append((machineset.single(child), str(error)))
 
     def _request(self, extra: bytes, value: Any, machines: int) -> None:
         """What machines ask of each other: barriers, signals, topics."""

@@ -25,5 +25,7 @@ class Settings:
     cipher: str | None = CIPHER
     forward_agent: bool = False
     """Let relays use the SSH agent of the root's user."""
+    keepalive: float = 0.0
+    """Seconds between signs of life that SSH asks for itself; links have a heartbeat of their own."""
     folder: str | None = None
     """Where agents make their folder; None: $TMPDIR or /tmp of the machine."""

@@ -1,4 +1,5 @@
-"""The root's own connections: SSH by asyncssh, or a child process for local machines.  The only user of asyncssh.
+"""The root's own connections: SSH by asyncssh, or a child process for local machines.  The only user of asyncssh
+besides `ssh_options`, which has its arguments.
 
 A connection carries bytes: what arrives goes to a Receiver, `write` takes what may be sent while `writable`.
 Foreign exceptions are turned into `Unreached` here and nowhere else.
@@ -9,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal as signals
 import socket
 import subprocess
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fanout.agent.core import diagnose
 from fanout.fleets.base import Host
 from fanout.root.settings import Settings
+from fanout.root.ssh_options import Shared, arguments
 
 if TYPE_CHECKING:
     import asyncssh
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 READ_SIZE = 256 << 10
 STDERR_MOST = 4 << 10
 CLOSING = 6.0  # s that an agent gets to end once its input is closed; a relay gives its children 4
+SIGNALLED = 128  # and the signal's number: the exit code of what a signal ended, as in a shell
 LIMITS = (64 << 10, 16 << 10)  # bytes in asyncssh's buffer at which writing pauses and goes on
 
 
@@ -177,9 +182,24 @@ class SSHConnection:
         with contextlib.suppress(OSError):  # a broken one is told by `ended`
             self._channel.write(data)
 
-    async def close(self, wait: float = CLOSING) -> None:
+    def write_eof(self) -> None:
         with contextlib.suppress(OSError):
             self._channel.write_eof()
+
+    async def also(self, command: str, wait: float) -> None:
+        """Run another command on the same connection, within `wait` seconds; whatever comes of it."""
+        import asyncssh
+
+        with contextlib.suppress(TimeoutError, OSError, asyncssh.Error):
+            async with asyncio.timeout(wait):
+                await self._connection.run(command, stdin=asyncssh.DEVNULL)
+
+    def part(self) -> None:
+        """Close it without waiting: its session is over."""
+        self._connection.close()
+
+    async def close(self, wait: float = CLOSING) -> None:
+        self.write_eof()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._session.over.wait(), wait)
         self._connection.close()
@@ -191,10 +211,11 @@ class SSHConnection:
 class _Session:
     """What asyncssh calls; written out because asyncssh is only imported where SSH is used."""
 
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: Receiver, on_stderr: Callable[[bytes], None] | None) -> None:
         self.writable = True
         self.over = asyncio.Event()
         self._receiver = receiver
+        self._on_stderr = on_stderr
         self._stderr = b""
         self._code = -1
 
@@ -206,6 +227,8 @@ class _Session:
     def data_received(self, data: bytes, datatype: int | None) -> None:
         if datatype is None:
             self._receiver.received(data)
+        elif self._on_stderr is not None:
+            self._on_stderr(data)
         else:
             self._stderr = (self._stderr + data)[-STDERR_MOST:]
 
@@ -223,6 +246,7 @@ class _Session:
         self._code = status
 
     def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
+        self._code = SIGNALLED + getattr(signals, f"SIG{signal}", 0)
         self._stderr += f"ended by SIG{signal}".encode()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -241,43 +265,25 @@ def open_local(argv: list[str], receiver: Receiver) -> LocalConnection:
         raise Unreached(diagnose.NO_PYTHON, f"{argv[0]} cannot be started: {error.strerror}", False) from None
 
 
-async def open_ssh(host: Host, command: str, settings: Settings, receiver: Receiver) -> SSHConnection:
-    """Connect, log in and start `command`.  Raises Unreached."""
+async def open_ssh(
+    host: Host, command: str, settings: Settings, receiver: Receiver, shared: Shared | None = None,
+    on_stderr: Callable[[bytes], None] | None = None,
+) -> SSHConnection:
+    """Connect, log in and start `command`.  Raises Unreached.
+
+    `shared`: where many are opened.  `on_stderr`: gets what the command writes there; without, its end is kept.
+    """
     import asyncssh
 
-    options: dict[str, Any] = {
-        "compression_algs": None,
-        "keepalive_interval": 0,  # links have a heartbeat of their own
-        "x11_forwarding": False,
-        "gss_kex": False,
-        "gss_auth": False,
-        "password_auth": False,
-        "kbdint_auth": False,
-        "host_based_auth": False,
-        "login_timeout": 30,
-    }
-    if settings.kex:
-        options["kex_algs"] = "^" + settings.kex
-    if settings.cipher:
-        options["encryption_algs"] = "^" + settings.cipher
-    if host.user:
-        options["username"] = host.user
-    if host.port:
-        options["port"] = host.port
-    if host.key:
-        options["client_keys"] = [host.key]
-    if host.jump:
-        options["tunnel"] = host.jump
-    if host.host_keys:
-        options["known_hosts"] = ([asyncssh.import_public_key(key) for key in host.host_keys], [], [])
-        options["config"] = None
-    if settings.forward_agent:
-        options["agent_forwarding"] = True
     try:
-        connection = await asyncssh.connect(host.address, **options)
+        options = shared.options(host) if shared is not None else None
+        if options is None:
+            connection = await asyncssh.connect(host.address, **arguments(host, settings))
+        else:
+            connection = await _connect(options)
     except (OSError, asyncssh.Error, ValueError) as error:
         raise _unreached(error, host) from None
-    session = _Session(receiver)
+    session = _Session(receiver, on_stderr)
     try:
         channel, _ = await connection.create_session(lambda: session, command, encoding=None)  # type: ignore[arg-type, return-value]
     except (OSError, asyncssh.Error) as error:
@@ -287,6 +293,23 @@ async def open_ssh(host: Host, command: str, settings: Settings, receiver: Recei
         connection.abort()
         raise
     return SSHConnection(connection, channel, session)
+
+
+async def _connect(options: asyncssh.SSHClientConnectionOptions) -> asyncssh.SSHClientConnection:
+    """What `asyncssh.connect` does with options that are made already: it would make them anew, in a thread."""
+    import asyncssh
+
+    loop = asyncio.get_running_loop()
+    options.waiter = loop.create_future()
+    _, connection = await loop.create_connection(
+        lambda: asyncssh.SSHClientConnection(loop, options, wait="auth"),
+        options.host, options.port, family=options.family, local_addr=options.local_addr)
+    try:
+        await options.waiter
+    except BaseException:
+        connection.abort()
+        raise
+    return connection
 
 
 def _unreached(error: Exception, host: Host) -> Unreached:
@@ -326,6 +349,6 @@ def effective(host: Host) -> tuple[str, int, str | None]:
         host=host.address,
         **({"port": host.port} if host.port else {}),
         **({"username": host.user} if host.user else {}),
-        **({"config": None} if host.host_keys else {}),
+        config=None if host.host_keys else (),
     )
     return options.host or host.address, options.port or 22, options.username or None

@@ -40,6 +40,7 @@ class Parent:
         self.events: dict[tuple[int, int, bytes], list[tuple[int, Any]]] = {}
         """(call, phase, extra) -> [(set, value)]"""
         self.logs: dict[int, bytes] = {}
+        self.pieces: dict[int, int] = {}
         """By call, what came; of all machines, so read it only where one speaks."""
         self.node = tree.Node(payload().build, time.monotonic(), root=True)
         self.python = python
@@ -106,6 +107,7 @@ class Parent:
             elif item[0] == tree.RECORD:
                 call, at, piece = codec.unpack(item[3])
                 assert at == len(self.logs.get(call, b"")), "logs have a gap"
+                self.pieces[call] = self.pieces.get(call, 0) + 1
                 self.logs[call] = self.logs.get(call, b"") + piece
 
     def _write(self) -> None:

@@ -2,8 +2,8 @@
 
 In a document, in order and in one folder that also has `scenarios/` and `bootstrap/`:
 
-- a ```python block that begins with `# name.py` is that file; any other is the body of a scenario, which must pass
-  on five local machines (roles `boot` 1 and `peer` 4);
+- a ```python block that begins with `# name.py` is that file; in references, it is a whole scenario, or the body of
+  one on five local machines (roles `boot` 1 and `peer` 4), and must pass;
 - a ```console block is commands (`$ ...`) and what they print.  Lines are compared loosely: run ids, lengths of time
   and paths may differ, `...` stands for any lines, and the rest must be there in this order.  A command must succeed
   unless `$ echo $?` follows it.
@@ -28,8 +28,8 @@ from tests.sshd import need_isolation, need_sshd
 
 REPO = Path(__file__).parents[2]
 DOCUMENTS = ["README.md", "docs/tutorial.md", "docs/hosts.md", "docs/fleets.md"]
-SNIPPETS = ["docs/scenario-api.md"]
-COMING = {"choreography.md", "benchmarks.md"}  # written at this moment: remove when they are there
+SNIPPETS = ["docs/scenario-api.md", "docs/choreography.md"]
+COMING = {"benchmarks.md"}  # written at this moment: remove when it is there
 NOT_HERE = ("make ",)  # commands that the tests themselves are a part of
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TIMEOUT = 60.0
@@ -155,7 +155,11 @@ def snippets() -> list[object]:
 
 @pytest.mark.parametrize("text", snippets())
 async def test_each_snippet_is_part_of_a_scenario_that_passes(text: str, tmp_path: Path) -> None:
-    path = playing.write(tmp_path, text, 'machines={"boot": 1, "peer": 4}, ttl="2m"')
+    if "@scenario" in text:
+        path = tmp_path / "tested.py"
+        path.write_text(text)
+    else:
+        path = playing.write(tmp_path, text, 'machines={"boot": 1, "peer": 4}, ttl="2m"')
     result, seen = await playing.play(path, machines=None)
     assert result.outcome == "passed", result.reason
     assert not seen.warnings

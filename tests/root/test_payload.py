@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.root import payload as module
-from fanout.root.payload import build, payload, raw_sources, strip, untyped
+from fanout.root.payload import build, compact, payload, raw_sources, strip, untyped
 
 
 def sources() -> dict[str, bytes]:
-    return {name: untyped(strip(text)).encode() for name, text in raw_sources().items()}
+    return {name: compact(untyped(strip(text))).encode() for name, text in raw_sources().items()}
 
 
 def test_it_is_at_most_40_kb() -> None:
@@ -106,3 +106,12 @@ def test_without_annotations_every_module_is_the_same_program() -> None:
         stripped = strip(text)
         expected = plain(ast.unparse(Untype().visit(ast.parse(stripped))))
         assert plain(ast.unparse(ast.parse(untyped(stripped)))) == expected, name
+
+
+def test_spaces_that_are_not_needed_stay_at_home_and_tokens_in_place() -> None:
+    for name, text in raw_sources().items():
+        whole = untyped(strip(text))
+        small = compact(whole)
+        assert ast.dump(ast.parse(small)) == ast.dump(ast.parse(whole)), name
+        lines = [[getattr(node, "lineno", 0) for node in ast.walk(ast.parse(one))] for one in (small, whole)]
+        assert lines[0] == lines[1], name

@@ -83,7 +83,8 @@ class Teller:
             self.sync.barrier(name, int(options.get("round", "1")), members, int(options.get("count", "0")), deadline,
                               notify)
         elif kind in ("wait", "collect"):
-            self.sync.wait(kind, name, int(options.get("after", "0")), int(options.get("count", "1")), deadline, notify)
+            after, count = int(options.get("after", "0")), int(options.get("count", "1"))
+            self.sync.wait(kind, name, after, count, deadline, notify)
         else:
             notify((self.sync.signal if kind == "signal" else self.sync.publish)(name, words[0] if words else None))
 

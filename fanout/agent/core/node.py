@@ -35,6 +35,10 @@ SYNC = merge.SYNC
 INSTANT = 11  # by how many seconds a start at an instant was missed
 
 # What the inbox holds: tuples that begin with one of these.
+SHIPPED = "shipped"  # (call, body, whether it is for this machine too, not only to be passed on): a file comes
+WANTED = "wanted"  # (machine, call, offset, allowed, again): a child's pace; `again`: it starts from `offset`
+DATA = "data"  # (call, offset and bytes)
+CANNOT = "cannot"  # (call, reason): the parent has not got it
 COMMAND = "command"  # (kind, call, body): do this on this machine
 OPENED = "opened"  # (machine,): a child's handshake is done
 CLOSE = "close"  # (machine,): end this child's connection now
@@ -82,8 +86,11 @@ class Node:
         self._identities: dict[int, tuple[int, Any]] = {}
         self._awaited: dict[int, tuple[int, int]] = {}
 
+    def _own(self) -> int:
+        return 0 if self.me is None else machineset.single(self.me)
+
     def _below(self) -> int:
-        machines = 0 if self.me is None else machineset.single(self.me)
+        machines = self._own()
         for link in self.children.values():
             machines |= link.subtree
         return machines
@@ -231,8 +238,12 @@ class Node:
             self.inbox.append((BYE, body.decode("utf-8", "replace")))
         elif kind == frames.ANSWERS:
             self.answer([(_machines(entry[0]), entry[1], entry[2]) for entry in codec.unpack(body)])
-        elif number > self.last_command:
-            self.last_command = number
+        elif kind == frames.DATA:
+            self.inbox.append((DATA, number, body))
+        elif kind == frames.CANNOT:
+            self.inbox.append((CANNOT, number, body.decode("utf-8", "replace")))
+        elif kind == frames.SHIP or number > self.last_command:  # a file comes again for who has just moved here
+            self.last_command = max(number, self.last_command)
             self.command(kind, number, _machines(route), body, now)
 
     def _resume(self) -> None:
@@ -245,6 +256,8 @@ class Node:
     def answer(self, answers: list[tuple[int, bytes, Any]]) -> None:
         """Hand answers, as (set, request key, answer), to those who asked: one message per child."""
         for link in self.children.values():
+            if link.state != OPEN:  # who is being attached again asks again
+                continue
             part = [[machineset.pack(m & link.subtree), key, value] for m, key, value in answers if m & link.subtree]
             size, start = 0, 0
             for i, entry in enumerate(part):
@@ -283,7 +296,10 @@ class Node:
                 link.hurry = link.hurry or kind == frames.END
                 link.send(frames.CONTROL, kind, call, machineset.pack(part), body)
                 rest &= ~part
-        if self.me is not None and targets >> self.me & 1:
+        if kind == frames.SHIP and not self.root:
+            rest &= ~self._own()
+            self.inbox.append((SHIPPED, call, body, bool(targets & self._own())))
+        elif self.me is not None and targets >> self.me & 1:
             rest &= ~machineset.single(self.me)
             if kind == frames.CONNECT:
                 for spec in codec.unpack(body)["children"]:
@@ -345,6 +361,9 @@ class Node:
                 link.receiver(cls).settle(number)
             else:
                 self._metrics.merge(body, link.subtree | link.past, (link.receiver(cls), number), now)
+        elif kind == frames.WANT:
+            offset, allowed, again = codec.fields(body, int, int, bool)
+            self.inbox.append((WANTED, machine, number, offset, allowed, again))
         elif kind == frames.BYE:
             self.inbox.append((CLOSE, machine))
             self.lost(machine, body.decode("utf-8", "replace"), now)
@@ -406,6 +425,16 @@ class Node:
         extra = merge.sync_extra(members, op)
         self.emit(0, SYNC, value, now, extra)
         return extra
+
+    def want(self, call: int, offset: int, allowed: int, again: bool) -> None:
+        """Ask the parent for a file's bytes."""
+        if self.parent is not None:
+            self.parent.send(frames.CONTROL, frames.WANT, call, b"", codec.pack([offset, allowed, again]))
+
+    def cannot(self, child: int, call: int, reason: str) -> None:
+        link = self.children.get(child)
+        if link is not None:
+            link.send(frames.CONTROL, frames.CANNOT, call, b"", reason.encode()[:1000])
 
     def ask_again(self, key: bytes, value: Any, now: float) -> None:
         self.emit(0, SYNC, value, now, key)

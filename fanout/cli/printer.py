@@ -1,0 +1,176 @@
+"""Shows what machines print and how they end, in the form that was asked for; knows the exit code of it all."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+import time
+from typing import Any, BinaryIO
+
+from fanout.names import fold
+from fanout.report.gathered import Kept, Lines, diff, folded, grouped, room
+from fanout.report.text import clean, plural
+from fanout.root.oneshot import Ended
+from fanout.root.outcomes import Outcome
+
+UNREACHED = 255
+TIMED_OUT = 124
+FRAME = 0.1  # s between two looks of the progress
+
+
+def exit_code(how: Ended) -> int:
+    if how.code is not None:
+        return how.code
+    return TIMED_OUT if how.outcome == Outcome.TIMED_OUT else UNREACHED
+
+
+def end(how: Ended) -> str:
+    """In words; empty for one that went well."""
+    if how.outcome == Outcome.OK:
+        return ""
+    if how.code is not None:
+        return f"exit {how.code}"
+    return f"{how.outcome}: {how.reason}" if how.reason else str(how.outcome)
+
+
+class Printer:
+    """`form`: stream (lines as they come), stream-errors, fold, diff or json.  Watches a one-shot."""
+
+    def __init__(self, names: list[str], form: str, *, errors_only: bool, prefix: bool, quiet: bool,
+                 out: BinaryIO | None = None, err: BinaryIO | None = None) -> None:
+        self.code = 0
+        """The highest so far."""
+        self._names = names
+        self._form = form
+        self._errors_only = errors_only
+        self._prefix = prefix
+        self._quiet = quiet
+        self._streams: dict[int, BinaryIO | None] = {1: out or sys.stdout.buffer, 2: err or sys.stderr.buffer}
+        self._terminal = {number: stream is not None and stream.isatty() for number, stream in self._streams.items()}
+        self._progress = self._terminal[2] and not quiet and os.environ.get("TERM", "dumb") != "dumb"
+        self._drawn = False
+        self._due = 0.0
+        self._lines: dict[tuple[int, int], Lines] = {}
+        self._kept: dict[tuple[int, int], Kept] = {}
+        self._ends: dict[int, Ended] = {}
+        self._failed = 0
+        self._closed = False
+
+    # What a one-shot tells.
+
+    def output(self, machine: int, stream: int, data: bytes) -> None:
+        if self._form == "stream":
+            lines = self._lines.get((machine, stream))
+            if lines is None:
+                prefix = f"{self._names[machine]}: ".encode() if self._prefix else b""
+                lines = self._lines[machine, stream] = Lines(prefix, self._terminal[stream])
+            self._write(stream, lines.feed(data))
+            return
+        key = machine, stream if self._form in ("json", "stream-errors") else 1
+        if key not in self._kept:
+            self._kept[key] = Kept(room(len(self._names)))
+        self._kept[key].feed(data)
+
+    def ended(self, machine: int, how: Ended) -> None:
+        self._ends[machine] = how
+        self.code = max(self.code, exit_code(how))
+        self._failed += how.outcome != Outcome.OK
+        for stream in (1, 2):
+            lines = self._lines.pop((machine, stream), None)
+            if lines is not None:
+                self._write(stream, lines.finish())
+            if self._form == "stream-errors":
+                kept = self._kept.pop((machine, stream), None)
+                if kept is not None and how.outcome != Outcome.OK:
+                    prefix = f"{self._names[machine]}: ".encode() if self._prefix else b""
+                    shown = Lines(prefix, self._terminal[stream])
+                    self._write(stream, shown.feed(kept.output()) + shown.finish())
+        if self._progress and time.monotonic() >= self._due:
+            self._draw()
+
+    # The end.
+
+    def close(self, interrupted: bool = False) -> None:
+        """What is told at the end; idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        for (_, stream), lines in self._lines.items():
+            self._write(stream, lines.finish())
+        self._erase()
+        self._progress = False
+        wanted = [(i, how) for i, how in sorted(self._ends.items())
+                  if not self._errors_only or how.outcome != Outcome.OK]
+        if self._form == "json":
+            self._write(1, json.dumps([self._record(i, how) for i, how in wanted], indent=1).encode() + b"\n")
+        elif self._form in ("fold", "diff"):
+            ran = [(self._names[i], self._output(i), end(how)) for i, how in wanted if how.code is not None]
+            show = folded if self._form == "fold" else diff
+            self._write(1, show(grouped(ran), self._terminal[1]))
+        if not self._quiet:
+            self._summary()
+            if interrupted:
+                ended = f"{len(self._ends)} of {plural(len(self._names), 'machine')}"
+                self._say(f"interrupted; {ended} had ended, and the command was killed on the others")
+
+    def _summary(self) -> None:
+        alike: dict[str, list[str]] = {}
+        for machine, how in sorted(self._ends.items()):
+            if how.outcome != Outcome.OK and not (self._form == "fold" and how.code is not None):
+                alike.setdefault(end(how), []).append(self._names[machine])
+        for why, names in sorted(alike.items(), key=lambda item: -len(item[1])):
+            many = f" ({len(names)})" if len(names) > 1 else ""
+            self._say(f"{fold(names)}{many}: {why}")
+
+    def _say(self, text: str) -> None:
+        self._write(2, f"fanout: {clean(text)}\n".encode("utf-8", "backslashreplace"))
+
+    def _output(self, machine: int, stream: int = 1) -> bytes:
+        kept = self._kept.get((machine, stream))
+        return b"" if kept is None else kept.output()
+
+    def _record(self, machine: int, how: Ended) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "name": self._names[machine], "outcome": str(how.outcome), "exit": how.code, "reason": how.reason}
+        for stream, key in ((1, "stdout"), (2, "stderr")):
+            data = self._output(machine, stream)
+            try:
+                record[key] = data.decode()
+            except UnicodeDecodeError:
+                record[f"{key}_base64"] = base64.b64encode(data).decode()
+        return record
+
+    # The terminal.
+
+    def _write(self, number: int, data: bytes) -> None:
+        stream = self._streams[number]
+        if not data or stream is None:
+            return
+        self._erase()
+        try:
+            stream.write(data)
+            stream.flush()
+        except (BrokenPipeError, ValueError):
+            # The reader is gone (`| head`): the commands go on, and Python's last flush must not fail.
+            self._streams[number] = None
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+
+    def _draw(self) -> None:
+        stream = self._streams[2]
+        if stream is not None and not self._closed:
+            failed = f", {self._failed} failed" if self._failed else ""
+            stream.write(f"\r\x1b[K{len(self._ends)}/{len(self._names)} machines{failed}".encode())
+            stream.flush()
+            self._drawn = True
+            self._due = time.monotonic() + FRAME
+
+    def _erase(self) -> None:
+        stream = self._streams[2]
+        if self._drawn and stream is not None:
+            stream.write(b"\r\x1b[K")
+            stream.flush()
+            self._drawn = False

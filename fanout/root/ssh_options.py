@@ -1,0 +1,121 @@
+"""What asyncssh is told for a connection, made once for all hosts that are alike.
+
+Reading ~/.ssh/config, known_hosts and a key, and choosing algorithms, costs a third of a connection when each of
+a thousand does it.  Hosts are alike when they were given alike and the same `Host` sections of the user's
+configuration apply to them.  A configuration whose outcome may depend on more than that is read for each host.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import shlex
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fanout.fleets.base import Host
+from fanout.root.known_hosts import any_of
+from fanout.root.settings import Settings
+
+if TYPE_CHECKING:
+    import asyncssh
+
+DEFAULT_KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
+
+_PER_HOST = re.compile(
+    r"^\s*(match|include|canonical\w*|proxyjump|proxycommand|hostkeyalias)\b|[%$]", re.IGNORECASE | re.MULTILINE)
+
+
+class Shared:
+    """Options by what hosts have in common; as good as new for each connection."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._made: dict[Any, asyncssh.SSHClientConnectionOptions] = {}
+
+    def options(self, host: Host) -> asyncssh.SSHClientConnectionOptions | None:
+        """None: this host needs options of its own (`arguments`), or is reached by way of another.
+
+        OSError, ValueError, asyncssh.Error: the configuration or a key cannot be used.
+        """
+        import asyncssh
+
+        if host.jump or (not host.host_keys and self._sections is None):
+            return None
+        sections = () if host.host_keys else tuple(bool(one.fullmatch(host.address)) and not no.fullmatch(host.address)
+                                                   for one, no in self._sections or ())
+        like = (sections, host.user, host.port, host.key, host.host_keys)
+        model = self._made.get(like)
+        if model is None:
+            model = asyncssh.SSHClientConnectionOptions(host=host.address, **arguments(host, self._settings))
+            files: Any = model.known_hosts
+            if files is not None and not isinstance(files, tuple):
+                paths = [Path(path).expanduser() for path in files or DEFAULT_KNOWN_HOSTS]
+                model.known_hosts = asyncssh.read_known_hosts([str(path) for path in paths if path.is_file()])
+            self._made[like] = model
+        options = copy.copy(model)
+        if model.host == model.orig_host:
+            options.host = host.address
+        options.orig_host = host.address
+        # A key remembers which signature its server takes.
+        options.client_keys = [copy.copy(key) for key in model.client_keys or ()]
+        return options
+
+    @cached_property
+    def _sections(self) -> list[tuple[re.Pattern[str], re.Pattern[str]]] | None:
+        """(what each `Host` line names, what it takes out); None for a configuration that is not that simple."""
+        try:
+            text = Path("~/.ssh/config").expanduser().read_text(errors="replace")
+        except OSError:
+            return []
+        if _PER_HOST.search(text):
+            return None
+        found = []
+        for line in text.splitlines():
+            match = re.match(r"\s*host\s*[\s=]\s*(.*)", line, re.IGNORECASE)
+            if match:
+                try:
+                    names = shlex.split(match[1])
+                except ValueError:
+                    return None
+                found.append((any_of([name for name in names if not name.startswith("!")]),
+                              any_of([name[1:] for name in names if name.startswith("!")])))
+        return found
+
+
+def arguments(host: Host, settings: Settings) -> dict[str, Any]:
+    """Keyword arguments of `asyncssh.connect`, the address excepted."""
+    import asyncssh
+
+    options: dict[str, Any] = {
+        "config": (),  # the user's
+        "compression_algs": None,
+        "keepalive_interval": settings.keepalive,
+        "x11_forwarding": False,
+        "gss_host": None,
+        "gss_kex": False,
+        "gss_auth": False,
+        "password_auth": False,
+        "kbdint_auth": False,
+        "host_based_auth": False,
+        "login_timeout": 30,
+    }
+    if settings.kex:
+        options["kex_algs"] = "^" + settings.kex
+    if settings.cipher:
+        options["encryption_algs"] = "^" + settings.cipher
+    if host.user:
+        options["username"] = host.user
+    if host.port:
+        options["port"] = host.port
+    if host.key:
+        options["client_keys"] = [host.key]
+    if host.jump:
+        options["tunnel"] = host.jump
+    if host.host_keys:
+        options["known_hosts"] = ([asyncssh.import_public_key(key) for key in host.host_keys], [], [])
+        options["config"] = None
+    if settings.forward_agent:
+        options["agent_forwarding"] = True
+    return options
