@@ -366,16 +366,14 @@ class Session:
     def _went(self, number: int, machines: int, outcome: Outcome, reason: str) -> None:
         """Machines cannot be reached, or not any more."""
         machines = machineset.of(m for m in machineset.members(machines) if self._hangs_by(m, number))
+        if machines and reason.startswith("refused: "):  # it lies, or is broken
+            self.problems.append((machines, reason))
         if outcome != Outcome.LOST:
             for machine in machineset.members(machines):
                 if not self.recovery.failed(machine, outcome, reason):
                     kind = Outcome.LOST if self.joined >> machine & 1 else outcome
                     self.lose(machineset.single(machine), kind, reason)
         elif machines and not self._ending:
-            if reason.startswith("refused: "):  # it lies, or is broken: it is not asked again
-                self.problems.append((machines, reason))
-                self.lose(machines, outcome, reason)
-                return
             for machine in machineset.members(machines):
                 self.recovery.failed(machine, Outcome.UNREACHABLE, reason)
             lost = machines & ~machineset.of(self.down)

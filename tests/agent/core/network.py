@@ -330,14 +330,16 @@ class Network:
 
         `subtree`: what may be below it, where it has been part of the tree before.
         """
+        if subtree and parent.node.root:  # relays learn it from the CONNECT that passes through them
+            parent.node.await_child(machine, subtree, subtree)
         if machine in self.unreachable:
             parent.node.connect_failed(machine, call, "unreachable", "it does not answer", self.now)
             parent.wake()
         else:
-            self.at(self.now + 2 * self.latency(), self._connected, (parent, machine, call, subtree))
+            self.at(self.now + 2 * self.latency(), self._connected, (parent, machine, call))
 
-    def _connected(self, what: tuple[Host, int, int, int]) -> None:
-        parent, machine, call, subtree = what
+    def _connected(self, what: tuple[Host, int, int]) -> None:
+        parent, machine, call = what
         if not parent.alive:
             return
         child = self.hosts.get(machine)
@@ -351,7 +353,7 @@ class Network:
             child.wire.cut()
         identity = {"id": machine, "name": f"m{machine}", "lease": self.lease}
         wire = child.wire = parent.below[machine] = Wire(self, parent, child, machine)
-        wire.link_above = parent.node.open_child(machine, call, identity, self.now, subtree)
+        wire.link_above = parent.node.open_child(machine, call, identity, self.now)
         wire.link_below = child.node.open_parent({}, self.now)
         child.wake()
         parent.wake()
