@@ -32,7 +32,7 @@ _SHAPES: dict[tuple[int, int], tuple[Any, ...]] = {
     (frames.SPAWN, tree.EXITED): (int, bool, bytes),
     (frames.END, tree.ENDED): (int, int, list),
 }
-"""What the answers to a kind of command look like, for those that are taken apart: machines are not believed blindly."""
+"""What the answers to a kind of command look like, where they are taken apart: machines are not believed blindly."""
 
 DESCRIBED = 5  # machines named one by one in an error
 DETACHED_MOST = 8.0  # s that the end of a run waits for machines whose link is lost

@@ -283,7 +283,7 @@ async def test_a_fleet_that_cannot_be_released_is_told_about(
 
     partly.bad = 0
     monkeypatch.setattr(partly, "release", stuck)
-    monkeypatch.setattr(partly, "release_timeout", 0.05, raising=False)
+    monkeypatch.setattr(partly, "release_timeout", 0.05)
     result, seen = await play("pass", fleet="partly")
     assert result.outcome == "passed"
     assert seen.warnings == ["the fleet partly was not released within 0.05 s"]
