@@ -47,7 +47,7 @@ class Agent:
         self.work = ""
         """Where programs start, unless told otherwise."""
         self.environment: dict[str, str] = {}
-        self.facts = {"python": "%d.%d.%d" % sys.version_info[:3], "system": sys.platform}
+        self.facts: dict[str, Any] = {"python": "%d.%d.%d" % sys.version_info[:3], "system": sys.platform}
         self.own_environment = dict(os.environ, LC_ALL="C")
         """For `ssh`, whose words are read."""
         self.pids: dict[int, Any] = {}
@@ -173,6 +173,8 @@ class Agent:
             return
         if identity.get("sweep"):
             self._sweep()
+        if identity.get("replaces"):  # an agent that the root knew is dead; that must not be forgotten on the way
+            self.facts["replaces"] = True
         try:
             os.mkdir(self.folder, 0o700)
             os.mkdir(self.work, 0o700)

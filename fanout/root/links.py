@@ -98,6 +98,7 @@ class Links:
             spec["subtree"] = machineset.pack(subtree)
             spec["past"] = machineset.pack(session.behind[machine])
             spec["identity"]["sweep"] = True
+            spec["identity"]["replaces"] = bool(session.joined >> machine & 1)
         return spec
 
     def connect_body(self, specs: list[dict[str, Any]], seconds: float, new_relay: bool) -> dict[str, Any]:

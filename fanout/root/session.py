@@ -171,7 +171,10 @@ class Session:
     def move(self, machine: int, parent: int | None) -> None:
         """From now on the machine hangs below this parent, with all that is below it."""
         self.parents[machine] = parent
-        self._note_way(machine, self.subtree(machine))
+        carried = 0
+        for below in machineset.members(self.subtree(machine)):
+            carried |= self.behind[below]
+        self._note_way(machine, carried)
 
     def connect_one(self, machine: int, seconds: float, new: bool = False) -> None:
         """Have a machine connected where `parents` says, within `seconds`; the call that it comes under is noted.
@@ -341,13 +344,16 @@ class Session:
         for machine in tops:
             hang |= self.subtree(machine)
         machines &= hang  # what is being connected another way comes that way
-        if "resumed" not in facts and machines & self.joined:
-            again = machines & self.joined
-            machines &= ~again
+        if ("resumed" not in facts or "replaces" in facts) and machines & self.joined:
+            fresh = machines & self.joined
+            machines &= ~fresh
             self._number += 1
-            self.node.command(frames.END, self._number, again, codec.pack({"grace": 0.0}), self.now())
-            for machine in machineset.members(again):
+            self.node.command(frames.END, self._number, fresh, codec.pack({"grace": 0.0}), self.now())
+            for machine in machineset.members(fresh):
                 self.recovery.failed(machine, Outcome.LOST, "its agent died, and what it had started was killed")
+        if "resumed" in facts:  # what they missed comes first: they take commands in the order of their numbers
+            for again, kind, targets, body in self._outstanding.after(facts["resumed"], machines):
+                self.node.command(kind, again, targets, body, self.now())
         self.up |= machines
         self.joined |= machines
         self.detached &= ~machines
@@ -358,8 +364,6 @@ class Session:
             if machine in self.relays:
                 self._connect_children(machine, again="resumed" in facts)
         if "resumed" in facts:
-            for again_number, kind, targets, body in self._outstanding.after(facts["resumed"], machines):
-                self.node.command(kind, again_number, targets, body, self.now())
             self._orphans(tops)
         self._settled.set()
 

@@ -154,6 +154,10 @@ class Parent:
         """[bytes forwarded, bytes rotated out, problems]; the agent is gone afterwards."""
         self.ended = True
         answer = self.answer(self.send(frames.END, {"grace": grace}), tree.ENDED)
+        link = self.node.children.get(self.machine)
+        if link is not None:
+            link.send(frames.CONTROL, frames.BYE, 0, b"", b"the run is over")
+            self._write()
         self._in.close()
         while rest := os.read(self._out.fileno(), 65536):
             self._received(rest)
