@@ -46,7 +46,10 @@ def command(
     With --fleet each machine is reached once and runs one small command; a fleet that makes machines makes
     them, and removes them again.  Exit codes: 0 nothing fails, 1 something does.
     """
-    findings = asyncio.run(_look(fleet, machines, timeout))
+    try:
+        findings = asyncio.run(_look(fleet, machines, timeout))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None  # by TERM, and as tidily
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:

@@ -367,11 +367,13 @@ def _skews(skews: Mapping[str, float | None]) -> list[Finding]:
     if off:
         worst = max((measured[name] for name in off), key=abs)
         text = f"clocks differ from the root's by up to {abs(worst):.1f} s: {fold(off)}"
-        found.append(Finding(Level.WARN, "clock", text, "run NTP there: times in logs cannot be compared until then"))
+        found.append(Finding(Level.WARN, "clock", text, "run NTP there: until then times in logs mislead"))
     right = [name for name in measured if name not in set(off)]
     if right:
         most = max(abs(measured[name]) for name in right)
-        found.append(Finding(Level.OK, "clock", f"within {max(1, round(most * 1000))} ms of the root's: {fold(right)}"))
+        found.append(
+            Finding(Level.OK, "clock", f"within {max(1, round(most * 1000))} ms of the root's: {fold(right)}")
+        )
     unknown = [name for name in skews if name not in measured]
     if unknown:
         found.append(Finding(Level.WARN, "clock", f"could not be compared: {fold(unknown)}", "try again"))
@@ -405,9 +407,7 @@ async def _release(fleet: Fleet) -> list[Finding]:
 # Helpers.
 
 
-def _folded(
-    said: Mapping[str, dict[str, Any]], key: Callable[[dict[str, Any]], str]
-) -> list[tuple[str, list[str]]]:
+def _folded(said: Mapping[str, dict[str, Any]], key: Callable[[dict[str, Any]], str]) -> list[tuple[str, list[str]]]:
     """(key, names), the largest group first."""
     groups: dict[str, list[str]] = {}
     for name, one in said.items():
@@ -419,7 +419,12 @@ def _run(argv: list[str]) -> tuple[int, str] | None:
     """Exit code, and all that it said; None: it is not there, or does not end."""
     try:
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TOOL, check=False
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=TOOL,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -112,6 +112,7 @@ class Parent:
 
     def _write(self) -> None:
         self.node.tick(time.monotonic())
+        self.node.timeout()  # as every driver asks: by this the node knows when it was not called in time
         link = self.node.children.get(self.machine)
         while link is not None and (data := link.pull(65536)):
             while data:

@@ -176,14 +176,14 @@ async def test_a_down_that_fails_says_what_is_left_and_may_be_tried_again(make: 
 
 async def test_who_stops_waiting_for_down_does_not_stop_it(make: Make) -> None:
     os.mkfifo("go")
-    fleet = make("echo n1", "read -r _ < go; touch removed")
+    fleet = make("echo n1", "echo down >> downs; read -r _ < go; echo removed >> downs")
     await provision(fleet, 1)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(fleet.release(), 0.2)
     again = asyncio.ensure_future(fleet.release())
     await asyncio.to_thread(Path("go").write_text, "\n")
     await again
-    assert Path("removed").exists()
+    assert Path("downs").read_text() == "down\nremoved\n"
 
 
 @pytest.mark.parametrize(

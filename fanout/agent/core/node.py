@@ -116,8 +116,6 @@ class Node:
             for cls, kind, body, origins in old.undelivered():
                 # Merged numbers that may be there already must not be merged with others on their way.
                 kind = frames.METRICS_AGAIN if kind == frames.METRICS else kind
-                if kind == frames.FENCED:
-                    body = self._encoded(self._still_lost(merge.decode(body) if body else []))
                 self.parent.send_up(cls, kind, body, origins)
         return self.parent
 
@@ -172,23 +170,8 @@ class Node:
         else:
             # Behind the metrics that came before: once the root knows of the loss, nothing more comes this way.
             self.flush(now)
-            self._up(frames.REPORT, frames.FENCED, self._encoded(events), [])
-
-    def _still_lost(self, events: list[tuple[bytes, bytes, int]]) -> list[tuple[bytes, bytes, int]]:
-        """News of losses that come late: without the machines that a link leads to by now.
-
-        Passed on, they would take the new way from those further up.
-        """
-        there = 0
-        for link in self.children.values():
-            there |= link.subtree if link.state == OPEN else 0
-        return [(key, value, machines & ~there) for key, value, machines in events if machines & ~there]
-
-    def _encoded(self, events: list[tuple[bytes, bytes, int]]) -> bytes:
-        """Empty when there are none."""
-        if not events:
-            return b""
-        return codec.pack([[key, value, machineset.pack(machines)] for key, value, machines in events])
+            body = codec.pack([[key, value, machineset.pack(machines)] for key, value, machines in events])
+            self._up(frames.REPORT, frames.FENCED, body, [])
 
     def _refuse(self, machine: int, reason: str, now: float) -> None:
         """A child broke the protocol: say so, and cut it off."""
@@ -303,23 +286,20 @@ class Node:
                 link.hurry = link.hurry or kind == frames.END
                 link.send(frames.CONTROL, kind, call, machineset.pack(part), body)
                 rest &= ~part
-        if kind == frames.SHIP and not self.root:
+        mine = self.me is not None and bool(targets >> self.me & 1)
+        if mine:
             rest &= ~self._own()
-            self.inbox.append((SHIPPED, call, body, bool(targets & self._own())))
-        elif self.me is not None and targets >> self.me & 1:
-            rest &= ~machineset.single(self.me)
-            if self._first(call):
-                self._mine(kind, call, body)
+        if kind == frames.SHIP and not self.root:
+            self.inbox.append((SHIPPED, call, body, mine))
+        elif mine and self._first(call):
+            if kind == frames.CONNECT:
+                for spec in codec.unpack(body)["children"]:
+                    subtree, past = (_machines(spec.get(key, b"")) for key in ("subtree", "past"))
+                    self.await_child(spec["id"], subtree, past)
+            self.inbox.append((COMMAND, kind, call, body))
         if rest and below:  # their relay was lost while this was on its way: nobody else will speak for them
             self.emit(call, DOWN, [LOST, "its relay was lost before it could connect"], now, machines=below)
         return rest
-
-    def _mine(self, kind: int, call: int, body: bytes) -> None:
-        if kind == frames.CONNECT:
-            for spec in codec.unpack(body)["children"]:
-                subtree, past = (_machines(spec.get(key, b"")) for key in ("subtree", "past"))
-                self.await_child(spec["id"], subtree, past)
-        self.inbox.append((COMMAND, kind, call, body))
 
     def _passes(self, call: int) -> bool:
         """A late connection may close a circle, until the root cuts it: a command must not go round for ever."""
@@ -362,7 +342,7 @@ class Node:
             self.inbox.append((OPENED, machine))
             self.emit(call, UP, facts, now, machines=machines)
         elif kind in (frames.EVENTS, frames.FENCED):
-            events = merge.decode(body) if body or kind == frames.EVENTS else []
+            events = merge.decode(body)
             for key, _, machines in events:
                 if machines & ~(link.subtree | link.past) or not machines:
                     raise ProtocolError("speaks for machines that are not its own")
