@@ -344,6 +344,8 @@ class Session:
         for machine in tops:
             hang |= self.subtree(machine)
         machines &= hang  # what is being connected another way comes that way
+        # Nor does a relay bring back what was given up, such as an agent in the place of one that died.
+        machines &= machineset.of(tops) | ~machineset.of(self.down)
         if ("resumed" not in facts or "replaces" in facts) and machines & self.joined:
             fresh = machines & self.joined
             machines &= ~fresh

@@ -72,7 +72,8 @@ class Storm(Network):
             self.outstanding[self._calls + 1] = (kind, targets, codec.pack(body))
         return super().call(kind, targets, body)
 
-    def connect(self, parent: Host, machine: int, call: int) -> None:
+    def connect(self, parent: Host, machine: int, call: int, subtree: int = 0) -> None:
+        """What is below it, and was, has been told by `await_child` or the CONNECT."""
         if parent is self.root and machine not in self.made:
             self.made[machine] = call
         super().connect(parent, machine, call)
