@@ -188,8 +188,8 @@ class Run:
 
     async def _notice(self, name: str, machine: int, struck: float, must: bool) -> None:
         session = self.session
-        if session.detached >> machine & 1 or machine in session.down:
-            return  # noticed for another reason already
+        if session.detached >> machine & 1 or machine in session.down or name == "kill_ssh":
+            return  # noticed for another reason already; or it strikes links below the machine, and not its own
         while session.now() - struck < 12.0:
             if session.detached >> machine & 1 or machine in session.down:
                 self.figures.noticed.setdefault(name, []).append(session.now() - struck)
