@@ -61,6 +61,8 @@ def untyped(source: str) -> str:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             cuts += [(row, 0, len(lines[row - 1])) for row in range(node.lineno, (node.end_lineno or 0) + 1)]
+        elif isinstance(node, ast.Assign) and ast.unparse(node) == "TYPE_CHECKING = False":
+            cuts.append((node.lineno, 0, len(lines[node.lineno - 1])))
         elif isinstance(node, ast.arg) and node.annotation is not None:
             cuts += _cut(node.lineno, node.col_offset + len(node.arg.encode()), node.annotation)
         elif isinstance(node, ast.AnnAssign) and node.value is not None:
@@ -137,10 +139,11 @@ def build(raw: dict[str, str], raw_stage0: str) -> Payload:
         name: marshal.dumps(compile(source, name.replace(".", "/") + ".py", "exec", dont_inherit=True, optimize=2))
         for name, source in modules.items()
     }
+    squeeze = zlib.compressobj(9, memLevel=9)
     return Payload(
         digest.hexdigest(),
         stage0,
-        zlib.compress(marshal.dumps({**head, **modules}, 2), 9),
+        squeeze.compress(marshal.dumps({**head, **modules}, 2)) + squeeze.flush(),
         {importlib.util.MAGIC_NUMBER.hex(): zlib.compress(marshal.dumps({**head, **code}, 2), 6)},
     )
 

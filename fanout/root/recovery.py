@@ -177,7 +177,7 @@ class Outstanding:
         self._bytes -= len(self._commands.pop(number)[2])
 
     def after(self, number: int, machines: int) -> list[tuple[int, int, int, bytes]]:
-        """(number, kind, targets, body) of what these machines may have missed, in order; they pass over the rest.
+        """(number, kind, targets, body) of what these may have missed, in order; what they have they pass over.
 
         `number` is the last that the topmost had.  Those below it may lack earlier ones, but not the NETWORK, which
         is large, and which came with their first commands.

@@ -292,14 +292,17 @@ class Node:
         if kind == frames.SHIP and not self.root:
             self.inbox.append((SHIPPED, call, body, mine))
         elif mine and self._first(call):
-            if kind == frames.CONNECT:
-                for spec in codec.unpack(body)["children"]:
-                    subtree, past = (_machines(spec.get(key, b"")) for key in ("subtree", "past"))
-                    self.await_child(spec["id"], subtree, past)
-            self.inbox.append((COMMAND, kind, call, body))
+            self._mine(kind, call, body)
         if rest and below:  # their relay was lost while this was on its way: nobody else will speak for them
             self.emit(call, DOWN, [LOST, "its relay was lost before it could connect"], now, machines=below)
         return rest
+
+    def _mine(self, kind: int, call: int, body: bytes) -> None:
+        if kind == frames.CONNECT:
+            for spec in codec.unpack(body)["children"]:
+                subtree, past = (_machines(spec.get(key, b"")) for key in ("subtree", "past"))
+                self.await_child(spec["id"], subtree, past)
+        self.inbox.append((COMMAND, kind, call, body))
 
     def _passes(self, call: int) -> bool:
         """A late connection may close a circle, until the root cuts it: a command must not go round for ever."""
