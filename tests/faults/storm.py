@@ -74,9 +74,9 @@ class Storm(Network):
 
     def connect(self, parent: Host, machine: int, call: int, subtree: int = 0) -> None:
         """What is below it, and was, has been told by `await_child` or the CONNECT."""
-        if parent is self.root and machine not in self.made:
-            self.made[machine] = call
         super().connect(parent, machine, call)
+        if parent is self.root:
+            self.made[machine] = self._under[machine]
 
     def event(self, call: int, phase: int, extra: bytes, value: bytes, machines: int) -> None:
         if phase == tree.UP:
@@ -141,11 +141,8 @@ class Storm(Network):
         spec = {"id": machine, "subtree": machineset.pack(self.subtree(machine) & (self.up | self.detached)),
                 "past": machineset.pack(self.behind[machine])}
         if parent is None:
-            self._calls += 1
-            self.made[machine] = self._calls
-            self._lost[self._calls] = self._targets[self._calls] = 0
             self.root.node.await_child(machine, machineset.unpack(spec["subtree"]), self.behind[machine])
-            self.connect(self.root, machine, self._calls)
+            self.connect(self.root, machine, 0)
         else:
             self.call(frames.CONNECT, machineset.single(parent), {"children": [spec]})
         self.trying.add(machine)
