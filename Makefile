@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench clean help
+.PHONY: demo test check bench chaos storm fuzz clean help
 
 demo: $(VENV)/ready  ## run scenarios/quickstart.py on five local machines, without SSH
 	$(BIN)/fanout run scenarios/quickstart.py -n 5
@@ -21,6 +21,15 @@ check: $(VENV)/ready-test  ## lint, types, import direction: no machine needed
 bench: $(VENV)/ready-test  ## measure fanout on this machine
 	bootstrap/test-machine
 	$(BIN)/python -m fanout.bench
+
+chaos: $(VENV)/ready-test  ## random faults on a lab; ARGS='--seed 7 --runs 1 --hosts 40'
+	$(BIN)/python -m tests.faults.chaos $(ARGS)
+
+storm: $(VENV)/ready-test  ## the same against the pure core, in simulation
+	$(BIN)/python -m tests.faults.storm $(ARGS)
+
+fuzz: $(VENV)/ready-test  ## a million inputs at frames and nodes
+	$(BIN)/python -m tests.faults.fuzz $(ARGS)
 
 $(VENV)/ready: pyproject.toml
 	PYTHON=$(PYTHON) bootstrap/venv $(VENV)

@@ -10,7 +10,14 @@ if TYPE_CHECKING:
     from fanout.root.observer import Observer
     from fanout.root.outcomes import Outcome, Report, RunOutcome, RunResult
     from fanout.scenario.decorator import Scenario, scenario
-    from fanout.scenario.failures import CommandFailed, InvariantBroken, MemberFailed, ProcessFailed, SyncFailed
+    from fanout.scenario.failures import (
+        CommandFailed,
+        InvariantBroken,
+        MemberFailed,
+        ProcessFailed,
+        ShipFailed,
+        SyncFailed,
+    )
     from fanout.scenario.fleet import Fleet
     from fanout.scenario.group import Group, Machine
     from fanout.scenario.matches import Matches
@@ -43,6 +50,7 @@ __all__ = [
     "RunResult",
     "Scenario",
     "ScenarioFailure",
+    "ShipFailed",
     "SyncFailed",
     "Timeout",
     "UsageError",
@@ -57,7 +65,9 @@ _MODULES = {
     "root.observer": ("Observer",),
     "root.outcomes": ("Outcome", "Report", "RunOutcome", "RunResult"),
     "scenario.decorator": ("Scenario",),
-    "scenario.failures": ("CommandFailed", "InvariantBroken", "MemberFailed", "ProcessFailed", "SyncFailed"),
+    "scenario.failures": (
+        "CommandFailed", "InvariantBroken", "MemberFailed", "ProcessFailed", "ShipFailed", "SyncFailed",
+    ),
     "scenario.fleet": ("Fleet",),
     "scenario.group": ("Group", "Machine"),
     "scenario.matches": ("Matches",),

@@ -6,6 +6,8 @@ Each machine measures its own requests; what comes back is merged on the way: co
     fanout run scenarios/load.py --fleet lab -n 21 --relays 3 --arg requests=200
 """
 
+from pathlib import Path
+
 from fanout import Fleet, scenario
 
 SERVER = """
@@ -39,8 +41,7 @@ with open("latencies", "w") as file:
 
 def summarise(me, path: str) -> int:  # type: ignore[no-untyped-def]  # `me` comes on the machine
     """Runs on every generator's machine, where its file is: all values count, none travels alone."""
-    with open(path) as file:
-        seconds = [float(line) for line in file]
+    seconds = [float(line) for line in Path(path).read_text().split()]
     for value in seconds:
         me.metric("latency", value * 1000, "ms")
     return len(seconds)

@@ -303,9 +303,11 @@ class Children:
                     error.filename or "ssh", error.strerror), True)
 
     def opened(self, machine: int) -> None:
-        self._dialer.succeeded(machine)
-        self.connections[machine].opened()
-        self.dial()
+        connection = self.connections.get(machine)
+        if connection is not None:  # it may have ended at once
+            self._dialer.succeeded(machine)
+            connection.opened()
+            self.dial()
 
     def close(self, machine: int) -> None:
         """The node has given this child up."""

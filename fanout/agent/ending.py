@@ -133,7 +133,7 @@ class Ending:
 
 
 def remove(folder: str, spare: str = "") -> None:
-    """A folder and all below it, as far as rights allow; links are not followed.  `spare`: a file in it that stays."""
+    """A folder and all below it, as far as rights allow; links are not followed.  `spare`: a file that stays."""
     if not folder:
         return
     for path, folders, files in os.walk(folder, topdown=False):

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .children import Children
-    from .remote import Remote
     from .ending import Ending
     from .process import Child, Command, Member, Process
+    from .remote import Remote
+    from .shipping import Shipping
     from .toolbox import Toolbox
 
 FOLDER_MOST = 95  # bytes: the path of a Unix socket has 107 at most
@@ -48,7 +49,7 @@ class Agent:
         self.work = ""
         """Where programs start, unless told otherwise."""
         self.environment: dict[str, str] = {}
-        self.facts = {"python": "%d.%d.%d" % sys.version_info[:3], "system": sys.platform}
+        self.facts: dict[str, Any] = {"python": "%d.%d.%d" % sys.version_info[:3], "system": sys.platform}
         self.own_environment = dict(os.environ, LC_ALL="C")
         """For `ssh`, whose words are read."""
         self.pids: dict[int, Any] = {}
@@ -60,6 +61,7 @@ class Agent:
         self.everyone = 0
         """Those of them that were there when the run began: the members of a barrier that names none."""
         self.toolbox: Toolbox | None = None
+        self.shipping: Shipping | None = None
         self._commands: set[Child] = set()
         self._waiting: list[Command] = []
         self._payload = payload
@@ -121,6 +123,8 @@ class Agent:
             self._act(node.inbox.popleft())
             node.tick(self.loop.now)
         self.uplink.pump()
+        if self.shipping is not None and self.shipping.pump():
+            self.loop.after(0.0, lambda: None)  # there may be more to send once this is on its way
         if self.children is not None:
             self.children.pump()
         if self.processes and node.room(frames.BULK):
@@ -147,10 +151,14 @@ class Agent:
         elif what == tree.CLOSE:
             assert self.children is not None
             self.children.close(item[1])
+        elif what in (tree.SHIPPED, tree.WANTED, tree.DATA, tree.CANNOT):
+            self._file(item)
         elif what == tree.ANSWERED:
             if self.toolbox is not None:
                 self.toolbox.service.answered(item[1], item[2])
         elif what == tree.RESUMED:
+            if self.shipping is not None:
+                self.shipping.resumed()
             if self.toolbox is not None:
                 self.toolbox.service.ask_again()
         elif what in (tree.EXPIRED, tree.BYE):
@@ -170,6 +178,8 @@ class Agent:
             return
         if identity.get("sweep"):
             self._sweep()
+        if identity.get("replaces"):  # an agent that the root knew is dead; that must not be forgotten on the way
+            self.facts["replaces"] = True
         try:
             os.mkdir(self.folder, 0o700)
             os.mkdir(self.work, 0o700)
@@ -263,7 +273,7 @@ class Agent:
             self._start_waiting()
         elif kind == frames.SPAWN:
             process = self.processes[call] = Process(self, call, body)
-            self._start(process, body.get("at"))
+            process.begin_at(body.get("at"))
         elif kind == frames.EACH:
             member = self.members[call] = Member(self, call, self.prepare().member_spec(body))
             self._waiting.append(member)
@@ -300,6 +310,25 @@ class Agent:
             for spec in body["children"]:
                 self.node.connect_failed(spec["id"], call, "failed", reason, self.loop.now)
 
+    def _file(self, item: tuple[Any, ...]) -> None:
+        """A file that comes, or that a child wants."""
+        if self.shipping is None:
+            from .shipping import Shipping
+
+            self.shipping = Shipping(self)
+        if item[0] == tree.SHIPPED:
+            _, call, body, target = item
+            try:
+                self.shipping.ship(call, codec.unpack(body), target)
+            except Exception as error:  # as for any command
+                self.emit(call, tree.REFUSED, "%s: %s" % (type(error).__name__, error))
+        elif item[0] == tree.WANTED:
+            self.shipping.wanted(*item[1:])
+        elif item[0] == tree.DATA:
+            self.shipping.data(item[1], item[2])
+        else:
+            self.shipping.refused(item[1], item[2])
+
     def _start_waiting(self) -> None:
         while self._waiting and len(self._commands) < RUNNING_MOST:
             command = self._waiting.pop(0)
@@ -320,7 +349,7 @@ class Agent:
         if op == "stop":
             process.stop(arguments[0], lambda problem: self.emit(call, DONE, problem))
         elif op == "start":
-            self._start(process, arguments[0] if arguments else None)
+            process.begin_at(arguments[0] if arguments else None)
             self.emit(call, DONE, None)
         elif op == "write":
             process.write(arguments[0], arguments[1])
@@ -334,15 +363,6 @@ class Agent:
             process.unwatch(arguments[0])
         else:
             raise ValueError("a process cannot %r" % op)
-
-    def _start(self, process: Process, at: float | None) -> None:
-        """At once, or at an instant of the root's clock.  ValueError: the instant cannot be known here."""
-        if at is None:
-            process.begin()
-        elif self.node.clock is None:
-            raise ValueError("the clock of this machine has not been compared with the root's yet: try again")
-        else:
-            process.begin_at(at + self.node.clock)
 
     # Ends.
 

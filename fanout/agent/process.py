@@ -36,7 +36,9 @@ KILLED_WAIT = 3.0  # s after KILL until a process counts as one that cannot be k
 DRAINED = 32  # reads after the exit: a pipe holds 1 MB at most; what others still write to it is not waited for
 TAIL = 2 << 10  # bytes of output told with an exit that failed
 CAPTURE = 1 << 20  # bytes of each stream that a command's result holds, unless told otherwise
-AWAKE = 0.003  # s before an instant from which on it is slept for exactly
+CLOCK_WAIT = 5.0  # s that a start at an instant waits until the clock is known
+CLOCK_LOOK = 0.05  # s between looks at whether it is
+AWAKE = 0.003  # s before an instant from which on it is waited for by a finer clock than that of `poll`
 
 
 def exit_code(status: int) -> int:
@@ -346,25 +348,44 @@ class Process(Child):
         if self.pid is not None or self._timer is not None:
             raise ValueError("it is running already" if self.pid is not None else "it is about to start already")
 
-    def begin_at(self, instant: float) -> None:
-        """Start it then, by this machine's monotonic clock; INSTANT tells by how many seconds that was missed."""
-        self._need_stopped()
+    def begin_at(self, at: float | None) -> None:
+        """Start it at an instant of the root's clock (None: at once).
 
-        def begin() -> None:
-            self._timer = None
-            time.sleep(max(0.0, instant - time.monotonic()))  # exact to some 0.1 ms; `poll` is to 1 ms
-            missed = time.monotonic() - instant
+        INSTANT tells by how many seconds that was missed; STARTED, why it was not to be.
+        """
+        if at is None:
             self.begin()
-            self.agent.emit(self.call, INSTANT, missed, self._extra())
+        else:
+            self._need_stopped()
+            self._aim(at, time.monotonic() + CLOCK_WAIT)
 
-        self._timer = self.agent.loop.after(max(0.0, instant - time.monotonic() - AWAKE), begin)
+    def _aim(self, at: float, patience: float) -> None:
+        clock = self.agent.node.clock
+        if clock is None and time.monotonic() < patience:
+            self._timer = self.agent.loop.after(CLOCK_LOOK, lambda: self._aim(at, patience))
+        elif clock is None:
+            self._not_started("its clock has not been compared with the root's within %g s" % CLOCK_WAIT)
+        else:
+            instant = at + clock
+            delay = max(0.0, instant - time.monotonic() - AWAKE)
+            self._timer = self.agent.loop.after(delay, lambda: self._begin_now(instant))
+
+    def _begin_now(self, instant: float) -> None:
+        self._timer = None
+        time.sleep(max(0.0, instant - time.monotonic()))  # exact to some 0.1 ms; `poll` is to 1 ms
+        missed = time.monotonic() - instant
+        self.begin()
+        self.agent.emit(self.call, INSTANT, missed, self._extra())
+
+    def _not_started(self, reason: str) -> None:
+        self._timer = None
+        self.generation += 1
+        self.agent.emit(self.call, STARTED, reason, self._extra())
 
     def stop(self, grace: float, then: Callable[[str], None]) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-            self.generation += 1
-            self.agent.emit(self.call, STARTED, "it was stopped before its instant", self._extra())
+            self._not_started("it was stopped before its instant")
         super().stop(grace, then)
 
     def _extra(self) -> bytes:

@@ -63,6 +63,7 @@ class Toolbox:
             os.rename(part, folder)
         task = {name: body[name] for name in ("module", "function", "args", "kwargs", "origin")}
         task["folder"] = folder
+        task["public"] = body.get("public") or []
         code = 'import sys; sys.path.insert(0, "%s"); from fanout.agent.member import main; main()' % self.library
         return {"argv": [sys.executable, "-c", code], "stdin": codec.pack(task), "timeout": body.get("timeout"),
                 "env": dict(body.get("env") or {}, PYTHONDONTWRITEBYTECODE="1"), "cwd": body.get("cwd"),

@@ -96,10 +96,12 @@ def measure_skew(size: Size) -> list[Figure]:
             for generation in (2, 3, 4):
                 start = session.call(frames.PROCESS, session.up, [call.number, "start", session.now() + 2.0])
                 await settled(start, tree.DONE)
-                missed = [value for _, value in start.groups(tree.DONE)]
+                extra = generation.to_bytes(4, "big")
+                await settled(call, tree.INSTANT, extra)
+                missed = [value for _, value in call.groups(tree.INSTANT, extra)]
                 spread.append((max(missed) - min(missed)) * 1e3)
                 late.append(median(missed) * 1e3)
-                await settled(call, tree.EXITED, generation.to_bytes(4, "big"))
+                await settled(call, tree.EXITED, extra)
             return [Figure("start at an instant: first to last machine", median(spread), "ms"),
                     Figure("start at an instant: median delay", median(late), "ms")]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 
 import click
@@ -51,19 +52,19 @@ def up(machines: int, name: str, rate: str | None, cpu: float | None) -> None:
 
 
 @command.command()
+@click.argument("name", required=False)
 @click.option("--json", "form", flag_value="json", help="All there is to know, as JSON.")
 @click.option("--hosts", "form", flag_value="hosts", help="As a hosts file, for --fleet hosts:FILE.")
 @click.option("--known-hosts", "form", flag_value="known-hosts", help="The host keys, as for ~/.ssh/known_hosts.")
-def ls(form: str | None) -> None:
-    """List the labs that are up.
+def ls(name: str | None, form: str | None) -> None:
+    """List the labs that are up, or the one named NAME.
 
     \b
     To use a lab as if its hosts were machines of your own:
       fanout lab ls --hosts > nodes.txt
-      fanout lab ls --known-hosts >> ~/.ssh/known_hosts
       fanout run scenarios/gossip.py --fleet hosts:nodes.txt
     """
-    labs = [lab for name in Lab.names() if (lab := _open(name))]
+    labs = [Lab.open(name)] if name else [lab for each in Lab.names() if (lab := _open(each))]
     if form == "json":
         click.echo(json.dumps([_record(lab) for lab in labs], indent=2))
         return
@@ -128,7 +129,10 @@ def _record(lab: Lab) -> dict[str, object]:
 
 
 def _hosts_lines(lab: Lab) -> str:
-    return "".join(f"{h.user}@{h.address}:{h.port} name={h.name} key={lab.key}\n" for h in lab.hosts)
+    return "".join(
+        f'{h.user}@{h.address}:{h.port} name={h.name} key={shlex.quote(str(lab.key))} host_key="{h.host_keys[0]}"\n'
+        for h in lab.hosts
+    )
 
 
 def _known_hosts_lines(lab: Lab) -> str:

@@ -1,6 +1,6 @@
 """Where machines come from; `open_fleet` makes the fleet that `--fleet` names.
 
-A fleet is a class of `fleets.base.Fleet`'s shape under the entry-point group `fanout.fleets`.  Those of
+A fleet is a subclass of `fleets.base.Fleet` under the entry-point group `fanout.fleets`.  Those of
 fanout itself are known here as well: they work in a plain source tree, and only the one asked for is
 imported, without the time that looking through installed packages takes.
 """
@@ -21,6 +21,7 @@ BUILT_IN = {
     "local": "fanout.fleets.local:LocalFleet",
     "hosts": "fanout.fleets.hosts:HostsFleet",
     "lab": "fanout.fleets.lab:LabFleet",
+    "exec": "fanout.fleets.script:ScriptFleet",
 }
 
 

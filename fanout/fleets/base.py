@@ -7,10 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 Progress = Callable[[int, int], None]
 """Called with (machines ready, machines wanted) while a fleet is being provisioned."""
+
+
+Say = Callable[[str], None]
+
+
+def unheard(text: str) -> None:
+    """Nobody listens."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +58,24 @@ class Request:
     """How many further machines are wanted only as relays; a fleet that has no such thing ignores it."""
 
 
-class Fleet(Protocol):
-    """Where machines come from.
+class Fleet:
+    """Where machines come from: the base of all fleets.
 
     Made by `Fleet(spec)`, with `spec` the text after the colon of `--fleet name:spec` (empty without one).
     A bad spec raises UsageError there, before anything is made.
     """
 
     name: ClassVar[str]
+    say: Say = staticmethod(unheard)
+    """Who hears, line by line, what the user should know while machines are made; set before `provision`."""
+    release_timeout: float = 60.0
+    """Seconds that `release` takes at most; whoever waits for it gives it so long."""
 
-    async def provision(self, request: Request, progress: Progress) -> list[Host]: ...
+    async def provision(self, request: Request, progress: Progress) -> list[Host]:
+        raise NotImplementedError
 
-    async def release(self) -> None: ...
+    async def release(self) -> None:
+        """The machines were there before, and stay."""
 
     @property
     def relay_key(self) -> str | None:
@@ -70,3 +83,4 @@ class Fleet(Protocol):
 
         Only for fleets that fanout makes. None: a relay uses its own key or a forwarded SSH agent.
         """
+        return None

@@ -3,33 +3,48 @@
 A hosts file has one entry a line; `#` begins a comment:
 
     [user@]host[:port] [key=PATH] [role=NAME] [relay] [name=NAME] [address=ADDR] [python=PATH] [jump=HOST]
+                       [host_key="TYPE BASE64"]
 
 The host may be folded (`node[1-40]`), and stands for several then; `name` and `address` fold along with it.
-An IPv6 address is in brackets.  `key` is relative to the hosts file.  Values with spaces are quoted.
+An IPv6 address is in brackets.  `key` is relative to the hosts file.  Values with spaces are quoted.  Without
+`host_key` the user's known_hosts decides.
+
+A line may also be a JSON object, as programs write them; nothing in it is folded, and only `address` is needed:
+
+    {"address": "10.0.0.1", "name": "db-1", "user": "root", "port": 22, "role": "db", "relay": true,
+     "host_keys": ["ssh-ed25519 AAAA..."], "key": "id", "python": "python3", "jump": "gate"}      (on one line)
+
 Nothing is looked up or connected to here: a bad line is an error before anything is made.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from fanout import names
 from fanout.errors import UsageError
 from fanout.fleets import roles
-from fanout.fleets.base import Host, Progress, Request
+from fanout.fleets.base import Fleet, Host, Progress, Request
 
 MAX_BYTES = 16 << 20
 """Largest hosts file that is read."""
 SUFFIXES = (".txt", ".hosts", ".list", ".conf", ".cfg", ".ini")
 """A spec that ends so means a file, also when there is none."""
-OPTIONS = ("key", "role", "relay", "name", "address", "python", "jump")
+OPTIONS = ("key", "role", "relay", "name", "address", "python", "jump", "host_key")
+FIELDS: dict[str, tuple[type, str]] = {
+    "address": (str, "text"), "name": (str, "text"), "user": (str, "text"), "port": (int, "a number"),
+    "role": (str, "text"), "relay": (bool, "true or false"), "host_keys": (list, "a list of keys"),
+    "key": (str, "text"), "python": (str, "text"), "jump": (str, "text"),
+}  # fmt: skip
+"""What a JSON object may have, and as what."""
 
 # A name becomes a folder and an argument of ssh: it begins with neither a dot nor a dash, and has no slash.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
@@ -38,10 +53,11 @@ _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+\\-]{0,99}")
 _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 _IPV6 = re.compile(r"(?:(?P<user>[^@\[\]]*)@)?\[(?P<host>[^\[\]]*:[^\[\]]*)\](?::(?P<port>.*))?")
 _PLAIN = re.compile(r"(?:(?P<user>[^@]*)@)?(?P<host>[^@:]*)(?::(?P<port>[^@:]*))?")
+_HOST_KEY = re.compile(r"([a-z0-9][a-z0-9@.-]{2,60} [A-Za-z0-9+/]{16,}={0,2})(?: .*)?")
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 
 
-class HostsFleet:
+class HostsFleet(Fleet):
     """`hosts:FILE`, `hosts:-` for standard input, or `hosts:NAMES`, such as `hosts:root@node[1-40],db[1-3]`.
 
     A file that exists is always read; otherwise a text with a slash or a suffix of SUFFIXES is a missing
@@ -59,13 +75,6 @@ class HostsFleet:
         progress(len(chosen), len(chosen))
         return chosen
 
-    async def release(self) -> None:
-        """The machines are the user's, and stay."""
-
-    @property
-    def relay_key(self) -> str | None:
-        return None
-
 
 def parse(text: str, source: str, folder: Path) -> list[Host]:
     """The hosts of a hosts file; `source` is its name in errors, `folder` what `key` is relative to.
@@ -76,7 +85,7 @@ def parse(text: str, source: str, folder: Path) -> list[Host]:
     lines: dict[str, int] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         try:
-            for host in _entry(_COMMENT.sub("", line), folder):
+            for host in _line(line, folder):
                 if host.name in lines:
                     first = lines[host.name]
                     where = "twice on this line" if first == number else f"already on line {first}"
@@ -159,10 +168,12 @@ def _target(text: str) -> _Target:
             raise UsageError(f"{text!r} is not [user@]host[:port] with a host of letters, digits and ._-")
         host = match["host"]
     user, port = match["user"], match["port"]
-    if user is not None and not _USER.fullmatch(user):
-        raise UsageError(f"{text!r}: {user!r} is not a user's name")
-    if port is not None and not (re.fullmatch(r"[0-9]{1,5}", port) and 0 < int(port) < 1 << 16):
+    if port is not None and not re.fullmatch(r"[0-9]{1,5}", port):
         raise UsageError(f"{text!r}: a port is a number from 1 to 65535, not {port!r}")
+    try:
+        _check_login(user, int(port) if port else None)
+    except UsageError as error:
+        raise UsageError(f"{text!r}: {error}") from None
     return _Target(user, host, int(port) if port else None)
 
 
@@ -174,6 +185,47 @@ def _ipv6(text: str) -> str:
     if address.scope_id is not None and not _ZONE.fullmatch(address.scope_id):
         raise UsageError(f"[{text}]: {address.scope_id!r} is not the name of a network interface")
     return str(address)
+
+
+def _line(line: str, folder: Path) -> Iterator[Host]:
+    if line.lstrip().startswith("{"):
+        yield _record(line, folder)
+    else:
+        yield from _entry(_COMMENT.sub("", line), folder)
+
+
+def _record(line: str, folder: Path) -> Host:
+    """The host that a JSON object describes; a null is as good as nothing."""
+    try:
+        given: dict[str, Any] = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"this is not a JSON object on one line: {error}") from None
+    given = {field: value for field, value in given.items() if value is not None}
+    for field, value in given.items():
+        if field not in FIELDS:
+            raise UsageError(f"unknown field {field!r}; known are {', '.join(FIELDS)}")
+        kind, words = FIELDS[field]
+        if type(value) is not kind:
+            raise UsageError(f"{field} is {words}, not {json.dumps(value)[:100]}")
+    if "address" not in given:
+        raise UsageError('this has no "address"')
+    address = _address(given["address"])
+    if "name" in given:
+        _check_name(given["name"])
+    _check_login(given.get("user"), given.get("port"))
+    _check_options(given)
+    return Host(
+        name=given.get("name", address),
+        address=address,
+        role=given.get("role"),
+        relay=given.get("relay", False),
+        user=given.get("user"),
+        port=given.get("port"),
+        key=_key(given["key"], folder) if "key" in given else None,
+        jump=given.get("jump"),
+        host_keys=tuple(_host_key(str(key)) for key in given.get("host_keys", ())),
+        python=given.get("python", "python3"),
+    )
 
 
 def _entry(line: str, folder: Path) -> Iterator[Host]:
@@ -189,8 +241,8 @@ def _entry(line: str, folder: Path) -> Iterator[Host]:
     as_names = _one_each("name", options, targets)
     addresses = _one_each("address", options, targets)
     for target, name, address in zip(targets, as_names, addresses, strict=True):
-        if "name" in options and not _NAME.fullmatch(name):
-            _bad("name", name, "letters, digits and ._- and begins with none of .-")
+        if "name" in options:
+            _check_name(name)
         yield Host(
             name=name,
             address=_address(address) if "address" in options else address,
@@ -200,6 +252,7 @@ def _entry(line: str, folder: Path) -> Iterator[Host]:
             port=target.port,
             key=_key(options["key"], folder) if "key" in options else None,
             jump=options.get("jump"),
+            host_keys=(_host_key(options["host_key"]),) if "host_key" in options else (),
             python=options.get("python", "python3"),
         )
 
@@ -218,13 +271,37 @@ def _options(words: list[str]) -> dict[str, str]:
         if option != "relay" and not value:
             raise UsageError(f"{option} needs a value: write {option}=VALUE")
         options[option] = value
+    _check_options(options)
+    return options
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
     if "role" in options and not _ROLE.fullmatch(options["role"]):
         _bad("role", options["role"], "letters, digits and _- and begins with a letter")
-    if "python" in options and options["python"].startswith("-"):
+    if "python" in options and (not options["python"] or options["python"].startswith("-")):
         _bad("python", options["python"], "a program or the path of one")
     if "jump" in options:
         _target(options["jump"])
-    return options
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        _bad("name", name, "letters, digits and ._- and begins with none of .-")
+
+
+def _check_login(user: str | None, port: int | None) -> None:
+    if user is not None and not _USER.fullmatch(user):
+        raise UsageError(f"{user!r} is not a user's name")
+    if port is not None and not 0 < port < 1 << 16:
+        raise UsageError(f"a port is a number from 1 to 65535, not {port}")
+
+
+def _host_key(text: str) -> str:
+    """`TYPE BASE64`, without the comment that may follow."""
+    match = _HOST_KEY.fullmatch(text.strip())
+    if not match:
+        _bad("host_key", text[:100], 'a type and base64, as in "ssh-ed25519 AAAA..."')
+    return match[1]
 
 
 def _one_each(option: str, options: dict[str, str], targets: list[_Target]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from fanout.errors import UsageError
 from fanout.fleets import roles
-from fanout.fleets.base import Host, Progress, Request
+from fanout.fleets.base import Fleet, Host, Progress, Request
 
 DEFAULT_MACHINES = 2
 """The least on which something can be distributed."""
@@ -22,7 +22,7 @@ MAX_MACHINES = (1 << 16) - 2
 """The addresses of one 127.x block, without its first and last."""
 
 
-class LocalFleet:
+class LocalFleet(Fleet):
     """`local`: as many machines as are asked for, DEFAULT_MACHINES without a number; there is no spec."""
 
     name: ClassVar[str] = "local"
@@ -45,10 +45,6 @@ class LocalFleet:
 
     async def release(self) -> None:
         """The agents are the root's children, and end with the run."""
-
-    @property
-    def relay_key(self) -> str | None:
-        return None
 
 
 def _address(run: str, machine: int) -> str:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
+from functools import lru_cache
 from hashlib import sha1
+from pathlib import Path
 from typing import NamedTuple
 
 _MARKERS = ("@cert-authority", "@revoked")
@@ -125,6 +128,16 @@ class KnownHosts:
             if each.wanted.fullmatch(name) and not each.unwanted.fullmatch(name)
         )
         return lines
+
+
+@lru_cache(maxsize=1)
+def of_user() -> KnownHosts:
+    """The user's and the machine's known_hosts: what relays are told about keys comes from here."""
+    texts = []
+    for path in (Path("~/.ssh/known_hosts").expanduser(), Path("/etc/ssh/ssh_known_hosts")):
+        with contextlib.suppress(OSError):
+            texts.append(path.read_text(errors="replace"))
+    return KnownHosts("\n".join(texts))
 
 
 def any_of(patterns: list[str]) -> re.Pattern[str]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fanout.agent.core import frames, machineset
@@ -16,7 +13,7 @@ from fanout.agent.core.diagnose import ssh as diagnose_ssh
 from fanout.agent.core.dialer import Dialer
 from fanout.agent.core.link import OPEN, Link
 from fanout.fleets.base import Host
-from fanout.root.known_hosts import KnownHosts
+from fanout.root.known_hosts import of_user
 from fanout.root.ssh_options import Shared
 from fanout.root.transport import CLOSING, Connection, Unreached, open_local, open_ssh
 
@@ -64,6 +61,7 @@ class _Peer:
 
     def writable_again(self) -> None:
         self.links.pump(self)
+        self.links.session.kick()  # a file that is being sent may go on
 
     def ended(self, code: int, stderr: str) -> None:
         self.links.ended(self, code, stderr)
@@ -100,6 +98,7 @@ class Links:
             spec["subtree"] = machineset.pack(subtree)
             spec["past"] = machineset.pack(session.behind[machine])
             spec["identity"]["sweep"] = True
+            spec["identity"]["replaces"] = bool(session.joined >> machine & 1)
         return spec
 
     def connect_body(self, specs: list[dict[str, Any]], seconds: float, new_relay: bool) -> dict[str, Any]:
@@ -124,7 +123,7 @@ class Links:
         address, port, user = self._shared.address(host)
         spec.update(host=address, port=port, user=user)
         name = address if port == 22 else f"[{address}]:{port}"
-        return [f"{name} {key}" for key in host.host_keys] or _known_hosts().lines_for(address, port)
+        return [f"{name} {key}" for key in host.host_keys] or of_user().lines_for(address, port)
 
     def ssh(self, known: list[str]) -> dict[str, Any]:
         """What the `ssh` of a relay is told, for all machines that it is to reach."""
@@ -317,13 +316,3 @@ class Links:
                 totals[i] += value
         names = ("messages_in", "messages_out", "bytes_in", "bytes_out")
         return {"connections": self.connections, **dict(zip(names, totals, strict=True))}
-
-
-@lru_cache(maxsize=1)
-def _known_hosts() -> KnownHosts:
-    """The user's and the machine's known_hosts: what relays are told about keys comes from here."""
-    texts = []
-    for path in (Path("~/.ssh/known_hosts").expanduser(), Path("/etc/ssh/ssh_known_hosts")):
-        with contextlib.suppress(OSError):
-            texts.append(path.read_text(errors="replace"))
-    return KnownHosts("\n".join(texts))

@@ -63,6 +63,8 @@ def untyped(source: str) -> str:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             cuts += [(row, 0, len(lines[row - 1])) for row in range(node.lineno, (node.end_lineno or 0) + 1)]
+        elif isinstance(node, ast.Assign) and ast.unparse(node) == "TYPE_CHECKING = False":
+            cuts.append((node.lineno, 0, len(lines[node.lineno - 1])))
         elif isinstance(node, ast.arg) and node.annotation is not None:
             cuts += _cut(node.lineno, node.col_offset + len(node.arg.encode()), node.annotation)
         elif isinstance(node, ast.AnnAssign) and node.value is not None:
@@ -80,6 +82,29 @@ def _cut(row: int, start: int, annotation: ast.expr) -> list[tuple[int, int, int
     """The stretch up to the annotation's end, where it is on one line; others stay."""
     whole = annotation.lineno == annotation.end_lineno == row
     return [(row, start, annotation.end_col_offset or 0)] if whole else []
+
+
+def compact(source: str) -> str:
+    """The same tokens with tabs to indent, and no space that is not needed; lines stay."""
+    lines: dict[int, str] = {}
+    depth = 0
+    before: tokenize.TokenInfo | None = None
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        row = token.start[0]
+        if token.type in (tokenize.INDENT, tokenize.DEDENT):
+            depth += 1 if token.type == tokenize.INDENT else -1
+        elif token.string.strip() and token.type != tokenize.ENDMARKER:
+            if before is None or before.end[0] != row:
+                space = "\t" * depth if before is None or before.type == tokenize.NEWLINE else ""
+            else:
+                words = tokenize.OP not in (token.type, before.type)
+                space = " " if words and before.end != token.start else ""
+            first, *more = token.string.split("\n")
+            lines[row] = lines.get(row, "") + space + first
+            lines.update({row + i: line for i, line in enumerate(more, 1)})
+        if token.type not in (tokenize.INDENT, tokenize.DEDENT, tokenize.NL):
+            before = token
+    return "".join(lines.get(row, "") + "\n" for row in range(1, max(lines, default=0) + 1))
 
 
 def raw_sources(remote: bool = False) -> dict[str, str]:
@@ -107,7 +132,7 @@ def raw_sources(remote: bool = False) -> dict[str, str]:
 
 def build(raw: dict[str, str], raw_stage0: str) -> Payload:
     """Strip, compile, compress: some 200 ms."""
-    modules = {name: untyped(strip(text)).encode() for name, text in raw.items()}
+    modules = {name: compact(untyped(strip(text))).encode() for name, text in raw.items()}
     stage0 = strip(raw_stage0).encode()
     digest = blake2b(stage0, digest_size=8)
     for name, source in modules.items():
@@ -117,10 +142,11 @@ def build(raw: dict[str, str], raw_stage0: str) -> Payload:
         name: marshal.dumps(compile(source, name.replace(".", "/") + ".py", "exec", dont_inherit=True, optimize=2))
         for name, source in modules.items()
     }
+    squeeze = zlib.compressobj(9, memLevel=9)
     return Payload(
         digest.hexdigest(),
         stage0,
-        zlib.compress(marshal.dumps({**head, **modules}, 2), 9),
+        squeeze.compress(marshal.dumps({**head, **modules}, 2)) + squeeze.flush(),
         {importlib.util.MAGIC_NUMBER.hex(): zlib.compress(marshal.dumps({**head, **code}, 2), 6)},
     )
 

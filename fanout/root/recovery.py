@@ -44,10 +44,16 @@ class Recovery:
                 self._start(machine, reason)
 
     def _start(self, machine: int, reason: str) -> None:
-        if machine not in self._tasks:
+        under_way = self._tasks.get(machine)
+        if under_way is None or under_way.done():
             task = asyncio.get_running_loop().create_task(self._recover(machine, reason))
             self._tasks[machine] = task
-            task.add_done_callback(lambda _: self._tasks.pop(machine, None))
+            task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        for machine, known in list(self._tasks.items()):
+            if known is task:
+                del self._tasks[machine]
 
     async def _recover(self, machine: int, reason: str) -> None:
         session = self.session
@@ -56,8 +62,9 @@ class Recovery:
         while session.detached >> machine & 1:
             for parent in self._parents(machine):
                 kind, value = await self._attach(machine, parent, max(0.1, min(ATTEMPT, deadline - session.now())))
-                if kind == "up":
-                    return
+                if kind == "up":  # unless it is lost again since
+                    deadline = session.now() + session.settings.recover
+                    break
                 outcome, why = value
                 if first:
                     first = False
@@ -65,10 +72,12 @@ class Recovery:
                 if outcome == Outcome.LOST or session.now() >= deadline:
                     session.lose(machineset.single(machine), Outcome.LOST, f"{reason}; then: {why}")
                     return
-            if outcome in FINAL and not session.joined >> machine & 1:
-                session.lose(machineset.single(machine), outcome, why)
-                return
-            await asyncio.sleep(PAUSE)
+            else:
+                if outcome in FINAL and not session.joined >> machine & 1:
+                    session.lose(machineset.single(machine), outcome, why)
+                    return
+            if session.detached >> machine & 1:
+                await asyncio.sleep(PAUSE)
 
     def _release(self, relay: int, why: str) -> None:
         """The relay cannot be reached at once: its children do not wait for it, nor those that it was to connect."""
@@ -168,9 +177,13 @@ class Outstanding:
         self._bytes -= len(self._commands.pop(number)[2])
 
     def after(self, number: int, machines: int) -> list[tuple[int, int, int, bytes]]:
-        """(number, kind, targets, body) of what these machines may have missed, in order."""
+        """(number, kind, targets, body) of what these may have missed, in order; what they have they pass over.
+
+        `number` is the last that the topmost had.  Those below it may lack earlier ones, but not the NETWORK, which
+        is large, and which came with their first commands.
+        """
         return [
             (n, kind, targets & machines, body)
             for n, (kind, targets, body) in sorted(self._commands.items())
-            if n > number and targets & machines and kind != frames.CONNECT
+            if targets & machines and kind != frames.CONNECT and (n > number or kind != frames.NETWORK)
         ]

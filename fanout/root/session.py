@@ -23,6 +23,7 @@ from fanout.root.outcomes import Outcome, Report
 from fanout.root.payload import payload
 from fanout.root.recovery import Outstanding, Recovery
 from fanout.root.settings import Settings
+from fanout.root.shipping import Shipping
 from fanout.root.sync import Sync
 
 _SHAPES: dict[tuple[int, int], tuple[Any, ...]] = {
@@ -32,7 +33,7 @@ _SHAPES: dict[tuple[int, int], tuple[Any, ...]] = {
     (frames.END, tree.ENDED): (int, int, list),
     (frames.REMOTE, tree.DONE): (str, (int, type(None)), str, int, int, bytes, bytes),
 }
-"""What the answers to a kind of command look like, for those that are taken apart: machines are not believed blindly."""
+"""What the answers to a kind of command look like, where they are taken apart: machines are not believed blindly."""
 
 DESCRIBED = 5  # machines named one by one in an error
 DETACHED_MOST = 8.0  # s that the end of a run waits for machines whose link is lost
@@ -90,6 +91,7 @@ class Session:
             self._note_way(machine, machineset.single(machine))
         self.links = Links(self)
         self.recovery = Recovery(self)
+        self.shipping = Shipping(self)
         self._outstanding = Outstanding()
         self._calls: dict[int, Call] = {}
         self._number = 0
@@ -174,7 +176,10 @@ class Session:
     def move(self, machine: int, parent: int | None) -> None:
         """From now on the machine hangs below this parent, with all that is below it."""
         self.parents[machine] = parent
-        self._note_way(machine, self.subtree(machine))
+        carried = 0
+        for below in machineset.members(self.subtree(machine)):
+            carried |= self.behind[below]
+        self._note_way(machine, carried)
 
     def connect_one(self, machine: int, seconds: float, new: bool = False) -> None:
         """Have a machine connected where `parents` says, within `seconds`; the call that it comes under is noted.
@@ -274,6 +279,8 @@ class Session:
                 self._record(*item[1:])
             elif item[0] == tree.OPENED:
                 self.links.opened(item[1])
+            elif item[0] == tree.WANTED:
+                self._wanted(*item[1:])
             elif item[0] == tree.CLOSE:
                 self.links.close(item[1])
         self.sync.tick(self.now())
@@ -281,7 +288,10 @@ class Session:
             answers, self.sync.answers = self.sync.answers, []
             node.answer([(machines, key, codec.pack(answer)) for machines, key, answer in answers])
         node.tick(self.now())
+        shipped = self.shipping.pump()
         self.links.pump_all()
+        if shipped:
+            self.kick()  # there may be more to send once this is on its way
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -313,6 +323,12 @@ class Session:
             elif phase == tree.STARTED:
                 self.sync.call_begun(number, machines)
 
+    def _wanted(self, child: int, number: int, offset: int, allowed: int, again: bool) -> None:
+        try:
+            self.shipping.wanted(child, number, offset, allowed, again)
+        except ValueError as error:
+            self.problems.append((machineset.single(child), str(error)))
+
     def _request(self, extra: bytes, value: Any, machines: int) -> None:
         """What machines ask of each other: barriers, signals, topics."""
         try:
@@ -333,13 +349,18 @@ class Session:
         for machine in tops:
             hang |= self.subtree(machine)
         machines &= hang  # what is being connected another way comes that way
-        if "resumed" not in facts and machines & self.joined:
-            again = machines & self.joined
-            machines &= ~again
+        # Nor does a relay bring back what was given up, such as an agent in the place of one that died.
+        machines &= machineset.of(tops) | ~machineset.of(self.down)
+        if ("resumed" not in facts or "replaces" in facts) and machines & self.joined:
+            fresh = machines & self.joined
+            machines &= ~fresh
             self._number += 1
-            self.node.command(frames.END, self._number, again, codec.pack({"grace": 0.0}), self.now())
-            for machine in machineset.members(again):
+            self.node.command(frames.END, self._number, fresh, codec.pack({"grace": 0.0}), self.now())
+            for machine in machineset.members(fresh):
                 self.recovery.failed(machine, Outcome.LOST, "its agent died, and what it had started was killed")
+        if "resumed" in facts:  # what they missed comes first: they take commands in the order of their numbers
+            for again, kind, targets, body in self._outstanding.after(facts["resumed"], machines):
+                self.node.command(kind, again, targets, body, self.now())
         self.up |= machines
         self.joined |= machines
         self.detached &= ~machines
@@ -351,8 +372,6 @@ class Session:
                 self._connect_children(machine, again="resumed" in facts)
             self.on_up(machine)
         if "resumed" in facts:
-            for again_number, kind, targets, body in self._outstanding.after(facts["resumed"], machines):
-                self.node.command(kind, again_number, targets, body, self.now())
             self._orphans(tops)
         self._settled.set()
 
@@ -360,16 +379,14 @@ class Session:
         """Machines cannot be reached, or not any more."""
         machines &= (1 << len(self.machines)) - 1  # those of a one-shot have no agent that could be lost
         machines = machineset.of(m for m in machineset.members(machines) if self._hangs_by(m, number))
+        if machines and reason.startswith("refused: "):  # it lies, or is broken
+            self.problems.append((machines, reason))
         if outcome != Outcome.LOST:
             for machine in machineset.members(machines):
                 if not self.recovery.failed(machine, outcome, reason):
                     kind = Outcome.LOST if self.joined >> machine & 1 else outcome
                     self.lose(machineset.single(machine), kind, reason)
         elif machines and not self._ending:
-            if reason.startswith("refused: "):  # it lies, or is broken: it is not asked again
-                self.problems.append((machines, reason))
-                self.lose(machines, outcome, reason)
-                return
             for machine in machineset.members(machines):
                 self.recovery.failed(machine, Outcome.UNREACHABLE, reason)
             lost = machines & ~machineset.of(self.down)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import fanout
 from fanout.agent.core import codec, frames, limits, machineset
 from fanout.agent.core.node import DONE
 from fanout.durations import parse_duration
@@ -36,6 +37,7 @@ async def each(
     body = {
         "code_id": files.id, "files": None, "module": place.module, "function": place.function, "args": list(args),
         "kwargs": kwargs, "origin": str(context.folder), "timeout": seconds,
+        "public": fanout.__all__,
     }  # fmt: skip
     calls = []
     sent = context.sent.get(files.id, 0)

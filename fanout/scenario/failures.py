@@ -58,6 +58,14 @@ class ProcessFailed(ScenarioFailure):
         self.failures = failures
 
 
+class ShipFailed(ScenarioFailure):
+    """A file or folder could not be brought to every machine."""
+
+    def __init__(self, message: str, failures: list[Failure]) -> None:
+        super().__init__(message)
+        self.failures = failures
+
+
 class ProcessTimeout(Timeout):
     """What was waited for did not come in time."""
 

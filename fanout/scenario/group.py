@@ -14,6 +14,8 @@ from fanout.errors import UsageError
 from fanout.scenario.command import Command
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fanout.root.machine import Machine as RootMachine
     from fanout.scenario.code import Member
     from fanout.scenario.context import Context
@@ -163,6 +165,25 @@ class Group:
             capture=capture,
         )
 
+    async def ship(
+        self,
+        path: str | Path,
+        to: str | None = None,
+        *,
+        mode: int | None = None,
+        timeout: str | float = "10m",
+    ) -> str:
+        """Bring a file or a folder to every machine, through the tree, checked by its hash; returns where it is.
+
+        `path` is at the root.  `to` is a path on the machines (`~`, `{id}`, `{name}`, `{address}`, `{role}` are
+        filled in there); without it, the name of `path` in the folder where commands start, so that `./name` runs
+        it.  A folder that is there already is replaced.  `mode` replaces the file's own permission bits.
+        Raises UsageError when it cannot be read, ShipFailed naming the machines where it could not be put.
+        """
+        from fanout.scenario.shipping import ship
+
+        return await ship(self._context, self.bits, path, to, mode=mode, timeout=timeout)
+
     async def spawn(
         self,
         command: Command,
@@ -272,6 +293,12 @@ class Machine:
             command, check=check, timeout=timeout, env=env, cwd=cwd, stdin=stdin, capture=capture
         )
         return results[self]
+
+    async def ship(
+        self, path: str | Path, to: str | None = None, *, mode: int | None = None, timeout: str | float = "10m"
+    ) -> str:
+        """As `Group.ship`, to this machine."""
+        return await Group(self._context, self.bits).ship(path, to, mode=mode, timeout=timeout)
 
     async def spawn(
         self,

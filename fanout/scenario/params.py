@@ -6,6 +6,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fanout.errors import UsageError
@@ -15,17 +16,29 @@ TRUE = ("true", "yes", "on", "1")
 FALSE = ("false", "no", "off", "0")
 
 
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a scenario, in words."""
+
+    name: str
+    type: str
+    required: bool
+    default: str | None
+    """As Python writes it; None when required."""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.type}" + ("" if self.required else f" = {self.default}")
+
+
 def bind(scenario: Scenario, args: Mapping[str, str]) -> dict[str, Any]:
     """The arguments to call the scenario with, beside the fleet; defaults included.
 
     A parameter without an annotation has the type of its default, or is text.  Lists are written with commas; an
     optional value is left out by `none`.  UsageError names what is unknown, missing or malformed.
     """
-    parameters = list(inspect.signature(scenario.function).parameters.values())[1:]
-    known = {parameter.name: parameter for parameter in parameters}
-    for parameter in parameters:
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise UsageError(f"scenario {scenario.name}: its parameter {parameter} cannot be given by --arg")
+    known = _declared(scenario)
+    for parameter in known.values():
+        _check_kind(scenario, parameter)
     for name in args:
         if name not in known:
             there = f"it has {', '.join(known)}" if known else "it has none"
@@ -40,6 +53,52 @@ def bind(scenario: Scenario, args: Mapping[str, str]) -> dict[str, Any]:
         else:
             bound[name] = parameter.default
     return bound
+
+
+def parameters(scenario: Scenario) -> tuple[list[Parameter], list[str]]:
+    """The parameters that --arg can give, and what is wrong with any of them, all of it."""
+    found, wrong = [], []
+    for name, parameter in _declared(scenario).items():
+        try:
+            _check_kind(scenario, parameter)
+            kind = _annotation(scenario, parameter)
+        except UsageError as error:
+            wrong.append(str(error))
+            continue
+        required = parameter.default is parameter.empty
+        if not required and not _fits(kind, parameter.default):
+            wrong.append(
+                f"scenario {scenario.name}: the default of {name!r}, {parameter.default!r}, is no {_word(kind)}"
+            )
+        found.append(Parameter(name, _word(kind), required, None if required else repr(parameter.default)))
+    return found, wrong
+
+
+def _declared(scenario: Scenario) -> dict[str, inspect.Parameter]:
+    """All but the first, which is the fleet."""
+    return dict(list(inspect.signature(scenario.function).parameters.items())[1:])
+
+
+def _check_kind(scenario: Scenario, parameter: inspect.Parameter) -> None:
+    if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+        raise UsageError(f"scenario {scenario.name}: its parameter {parameter} cannot be given by --arg")
+
+
+def _fits(kind: Any, value: Any) -> bool:
+    """Whether a value is of a supported type; a whole number is a number."""
+    inner = _optional(kind)
+    if inner is not None:
+        return value is None or _fits(inner, value)
+    if kind is list or typing.get_origin(kind) is list:
+        [item] = typing.get_args(kind) or [None]
+        return isinstance(value, list) and (item is None or all(_fits(item, each) for each in value))
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _word(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
 
 
 def _annotation(scenario: Scenario, parameter: inspect.Parameter) -> Any:

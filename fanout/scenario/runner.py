@@ -52,8 +52,6 @@ GRACE = 2.0
 """Seconds between TERM and KILL for what still runs at the end."""
 TEAR_DOWN = 15.0
 """Seconds for machines to end tidily."""
-RELEASE = 60.0
-"""Seconds for the fleet to be released; fleets have bounds of their own below this."""
 CAUSES = 8
 """Different causes in a reason."""
 
@@ -126,6 +124,7 @@ class _Run:
         self.args = args
         self.request = request
         self.source = source
+        source.say = observer.note
         self.options = options
         self.observer = observer
         self.result = RunResult(options.run, scenario.name)
@@ -345,11 +344,12 @@ class _Run:
         self.observer.phase("tear-down", 1, 1)
 
     async def _release(self) -> None:
+        seconds = self.source.release_timeout
         try:
-            async with asyncio.timeout(RELEASE):
+            async with asyncio.timeout(seconds):
                 await self.source.release()
         except TimeoutError:
-            self.observer.warning(f"the fleet {self.options.fleet} was not released within {RELEASE:g} s")
+            self.observer.warning(f"the fleet {self.options.fleet} was not released within {seconds:g} s")
         except (FanoutError, OSError) as error:
             self.observer.warning(f"the fleet {self.options.fleet} was not released: {error}")
 

@@ -40,6 +40,7 @@ class Parent:
         self.events: dict[tuple[int, int, bytes], list[tuple[int, Any]]] = {}
         """(call, phase, extra) -> [(set, value)]"""
         self.logs: dict[int, bytes] = {}
+        self.pieces: dict[int, int] = {}
         """By call, what came; of all machines, so read it only where one speaks."""
         self.node = tree.Node(payload().build, time.monotonic(), root=True)
         self.python = python
@@ -106,10 +107,12 @@ class Parent:
             elif item[0] == tree.RECORD:
                 call, at, piece = codec.unpack(item[3])
                 assert at == len(self.logs.get(call, b"")), "logs have a gap"
+                self.pieces[call] = self.pieces.get(call, 0) + 1
                 self.logs[call] = self.logs.get(call, b"") + piece
 
     def _write(self) -> None:
         self.node.tick(time.monotonic())
+        self.node.timeout()  # as every driver asks: by this the node knows when it was not called in time
         link = self.node.children.get(self.machine)
         while link is not None and (data := link.pull(65536)):
             while data:
@@ -151,6 +154,10 @@ class Parent:
         """[bytes forwarded, bytes rotated out, problems]; the agent is gone afterwards."""
         self.ended = True
         answer = self.answer(self.send(frames.END, {"grace": grace}), tree.ENDED)
+        link = self.node.children.get(self.machine)
+        if link is not None:
+            link.send(frames.CONTROL, frames.BYE, 0, b"", b"the run is over")
+            self._write()
         self._in.close()
         while rest := os.read(self._out.fileno(), 65536):
             self._received(rest)

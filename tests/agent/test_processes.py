@@ -9,6 +9,7 @@ import pytest
 
 from fanout.agent.core import frames
 from fanout.agent.core.node import DONE, EXITED, MATCHED, READY, STARTED
+from fanout.agent.process import GATHER
 from tests.agent.parent import Parent, gone
 
 STUBBORN = "trap '' TERM; while :; do sleep 0.05; done"
@@ -54,6 +55,14 @@ def test_each_policy_keeps_and_forwards_what_it_says_byte_for_byte(
     agent.until(lambda: len(agent.logs.get(call, b"")) >= len(forwarded))
     agent.run(argv=["true"])
     assert agent.logs.get(call, b"") == forwarded and kept(agent, name) == files
+
+
+def test_what_is_printed_line_by_line_travels_many_lines_at_once(agent: Parent) -> None:
+    began = time.monotonic()
+    call = agent.spawn(shell="for i in $(seq 20000); do echo line; done", logs="all", name="lines")
+    assert agent.answer(call, EXITED, 1) == [0, False, b""]
+    agent.until(lambda: agent.logs.get(call) == b"line\n" * 20000)
+    assert agent.pieces[call] <= (time.monotonic() - began) / GATHER + 10  # after each a rest, full reads excepted
 
 
 def test_the_oldest_output_is_rotated_out_and_counted(tmp_path: Path) -> None:

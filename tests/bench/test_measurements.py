@@ -34,5 +34,5 @@ def test_figures_are_printed_and_written_as_json(
     assert main(["--only", "payload", "--json", str(tmp_path / "figures")]) == 0
     written = json.loads((tmp_path / "figures").read_text())
     assert written["size"]["machines"] == 200 and written["machine"]
-    assert [figure["met"] for figure in written["figures"]] == [True, None]
+    assert all(figure["value"] > 0 for figure in written["figures"])
     assert "payload, as source" in capfd.readouterr().out

@@ -26,7 +26,8 @@ def test_names_files_exclusions_and_groups_choose_the_machines(tmp_path: Path) -
     file.write_text("a[1-3] role=db\nroot@b1:2222\n")
     got = chosen({**DEFAULTS, "names": (f"@{file}", "c[1-2]"), "exclude": ("a2,c1",), "user": "me"})
     assert [(host.name, host.user) for host in got] == [("a1", "me"), ("a3", "me"), ("b1", "root"), ("c2", "me")]
-    assert [host.name for host in chosen({**DEFAULTS, "fleet": f"hosts:{file}", "roles": ("db",)})] == ["a1", "a2", "a3"]
+    databases = chosen({**DEFAULTS, "fleet": f"hosts:{file}", "roles": ("db",)})
+    assert [host.name for host in databases] == ["a1", "a2", "a3"]
     for wrong in ({}, {"names": ("a1",), "exclude": ("a1",)}, {"names": (f"@{file}",), "roles": ("web",)}):
         with pytest.raises(UsageError):
             chosen({**DEFAULTS, **wrong})
@@ -35,7 +36,8 @@ def test_names_files_exclusions_and_groups_choose_the_machines(tmp_path: Path) -
 def show(form: str, errors_only: bool = False) -> tuple[int, str, str]:
     """(exit code, stdout, stderr) of a run on four machines: two well, one exit 3, one unreachable."""
     out, err = io.BytesIO(), io.BytesIO()
-    printer = Printer(["n1", "n2", "n3", "n4"], form, errors_only=errors_only, prefix=True, quiet=False, out=out, err=err)
+    printer = Printer(["n1", "n2", "n3", "n4"], form, errors_only=errors_only, prefix=True, quiet=False,
+                      out=out, err=err)
     for i, code in enumerate((0, 0, 3)):
         printer.output(i, 1, b"hel")
         printer.output(i, 1, b"lo\nlast")
@@ -92,8 +94,8 @@ def test_a_shell_keeps_the_tree_between_lines(sshd: LoopbackSshd, tmp_path: Path
     (tmp_path / ".ssh/known_hosts").write_text(sshd.known_hosts)
     names = f"{sshd.user}@127.1.0.[1-3]:{sshd.port} key={sshd.key} name=n[1-3]\n"
     (tmp_path / "hosts").write_text(names)
-    lines = b"echo $PPID > /tmp/x-$$; cat /tmp/x-$$ | wc -l; rm /tmp/x-$$\n!only n[1-2]\necho hi\n!only n3 exit 5\n!all\nfalse\n"
+    lines = b"echo once >> seen; cat seen\n!only n[1-2]\necho again >> seen; cat seen\n!only n3 exit 5\n!all\nfalse\n"
     done = subprocess.run([sys.executable, "-m", "fanout.cli", "shell", "--relays", "0", "-w", f"@{tmp_path}/hosts"],
                           input=lines, capture_output=True, env={**os.environ, "HOME": str(tmp_path)}, timeout=60)
     assert done.stdout.decode().splitlines() == [
-        "n[1-3] (3): 1", "n[1-2] (2): hi", "n3 [exit 5]:", "n[1-3] (3) [exit 1]:"], done.stderr
+        "n[1-3] (3): once", "n[1-2] (2):", "  once", "  again", "n3 [exit 5]:", "n[1-3] (3) [exit 1]:"], done.stderr

@@ -98,7 +98,7 @@ def test_ls_tells_of_whole_and_half_made_labs() -> None:
 def test_ls_gives_what_a_hosts_fleet_needs_to_run_on_a_lab() -> None:
     FakeLab("big", 3)
     text = fanout_lab("ls", "--hosts").stdout
-    assert text.splitlines()[2] == "root@10.0.0.3:23 name=lab-003 key=/labs/id"
+    assert text.splitlines()[2] == 'root@10.0.0.3:23 name=lab-003 key=/labs/id host_key="ssh-ed25519 K3"'
     assert fanout_lab("ls", "--known-hosts").stdout.splitlines() == [
         "10.0.0.1 ssh-ed25519 K1", "10.0.0.2 ssh-ed25519 K2", "[10.0.0.3]:23 ssh-ed25519 K3",
     ]  # fmt: skip

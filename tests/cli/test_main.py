@@ -228,7 +228,7 @@ def test_help_teaches() -> None:
 def test_an_unknown_command_names_those_there_are() -> None:
     done = fanout("walk")
     assert done.exit_code == 2
-    assert "run, lab, version" in done.stderr
+    assert ", ".join(COMMANDS) in done.stderr
 
 
 def test_version() -> None:

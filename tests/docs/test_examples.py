@@ -1,10 +1,10 @@
 """Every example of the documents runs, and says what the documents say it says.
 
-In a document, in order and in one folder that also has `scenarios/`:
+In a document, in order and in one folder that also has `scenarios/` and `bootstrap/`:
 
-- a ```python block that begins with `# name.py` is that file; any other is the body of a scenario, which must pass
-  on five local machines (roles `boot` 1 and `peer` 4);
-- a ```console block is commands (`$ ...`) and what they print.  Lines are compared loosely: numbers, lengths of time
+- a ```python block that begins with `# name.py` is that file; in references, it is a whole scenario, or the body of
+  one on five local machines (roles `boot` 1 and `peer` 4), and must pass;
+- a ```console block is commands (`$ ...`) and what they print.  Lines are compared loosely: run ids, lengths of time
   and paths may differ, `...` stands for any lines, and the rest must be there in this order.  A command must succeed
   unless `$ echo $?` follows it.
 - Blocks without a language, or with another, are not examples.
@@ -27,9 +27,8 @@ from tests.scenario import play as playing
 from tests.sshd import need_isolation, need_sshd
 
 REPO = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "docs/tutorial.md", "docs/hosts.md"]
-SNIPPETS = ["docs/scenario-api.md"]
-COMING = {"choreography.md", "benchmarks.md"}  # written at this moment: remove when they are there
+DOCUMENTS = ["README.md", "docs/tutorial.md", "docs/hosts.md", "docs/fleets.md"]
+SNIPPETS = ["docs/scenario-api.md", "docs/choreography.md"]
 NOT_HERE = ("make ",)  # commands that the tests themselves are a part of
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TIMEOUT = 60.0
@@ -63,7 +62,9 @@ def commands(block: str) -> Iterator[Command]:
 
 def loosely(line: str) -> str:
     line = re.sub(r"/\S+", "PATH", line.rstrip())
-    line = re.sub(r"\b\d+(\.\d+)*(ms|s|m\d+s)\b", "TIME", line)
+    line = re.sub(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b", "ID", line)
+    line = re.sub(r"\b\d+(\.\d+)*( ?ms|s|m\d+s)\b", "TIME", line)
+    line = re.sub(r"\bPython 3\.\d+\.\d+", "PYTHON", line)
     return re.sub(r"\b\d+\.\d+\.\d+\.\d+\b", "ADDRESS", line)
 
 
@@ -88,13 +89,14 @@ def missing(expected: list[str], printed: list[str]) -> str | None:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's home with `fanout` on the PATH and `scenarios/` in it."""
+    """A user's home with `fanout` on the PATH, and `scenarios/` and `bootstrap/` in it."""
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "fanout").write_text(f'#!/bin/sh\nPYTHONPATH={REPO} exec {sys.executable} -m fanout.cli "$@"\n')
     (programs / "fanout").chmod(0o755)
     home = tmp_path / "home"
-    shutil.copytree(REPO / "scenarios", home / "scenarios")
+    for folder in ("scenarios", "bootstrap"):
+        shutil.copytree(REPO / folder, home / folder)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     monkeypatch.setenv("HOME", str(home))
     for name in ("FANOUT_FLEET", "FANOUT_DEBUG", "XDG_STATE_HOME", "SSH_AUTH_SOCK"):
@@ -152,7 +154,11 @@ def snippets() -> list[object]:
 
 @pytest.mark.parametrize("text", snippets())
 async def test_each_snippet_is_part_of_a_scenario_that_passes(text: str, tmp_path: Path) -> None:
-    path = playing.write(tmp_path, text, 'machines={"boot": 1, "peer": 4}, ttl="2m"')
+    if "@scenario" in text:
+        path = tmp_path / "tested.py"
+        path.write_text(text)
+    else:
+        path = playing.write(tmp_path, text, 'machines={"boot": 1, "peer": 4}, ttl="2m"')
     result, seen = await playing.play(path, machines=None)
     assert result.outcome == "passed", result.reason
     assert not seen.warnings
@@ -166,8 +172,6 @@ def test_links_between_documents_lead_somewhere() -> None:
             if "://" in target:
                 continue
             there = path.parent / name if name else path
-            if not there.exists() and there.name in COMING:
-                continue
             if not there.exists():
                 dead.append(f"{path.name}: {target}")
             elif anchor and anchor not in anchors(there):

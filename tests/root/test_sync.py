@@ -83,7 +83,8 @@ class Teller:
             self.sync.barrier(name, int(options.get("round", "1")), members, int(options.get("count", "0")), deadline,
                               notify)
         elif kind in ("wait", "collect"):
-            self.sync.wait(kind, name, int(options.get("after", "0")), int(options.get("count", "1")), deadline, notify)
+            after, count = int(options.get("after", "0")), int(options.get("count", "1"))
+            self.sync.wait(kind, name, after, count, deadline, notify)
         else:
             notify((self.sync.signal if kind == "signal" else self.sync.publish)(name, words[0] if words else None))
 
@@ -147,6 +148,7 @@ def test_a_barrier_is_a_count_of_who_has_come(
     sync = Sync(members, show)
     if lost_first:
         sync.lose(lost)
+        arrivals = [(part & ~lost, generation, often) for part, generation, often in arrivals if part & ~lost]
     for part, generation, often in arrivals:
         for _ in range(often):
             parts = [1 << m for m in machineset.members(part)] if one_by_one else [part]
@@ -165,11 +167,8 @@ def test_a_barrier_is_a_count_of_who_has_come(
             came |= part if of == generation else 0
         full = machineset.count(came) >= needed
         hopeless = machineset.count(members & ~(lost & ~came)) < needed
-        if full and not lost_first:
-            assert answered[generation] == {machine: {True} for machine in machineset.members(came)}
-        elif full or hopeless:  # who has come, or who will, is alive when it is asked: one answer for all
-            assert set(answered[generation]) == set(machineset.members(came))
-            assert len({frozenset(said) for said in answered[generation].values()}) <= 1
+        if full or hopeless:
+            assert answered[generation] == {machine: {full} for machine in machineset.members(came)}
         else:
             assert answered[generation] == {}
 

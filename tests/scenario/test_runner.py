@@ -19,7 +19,6 @@ from fanout.fleets.base import Host
 from fanout.fleets.local import LocalFleet
 from fanout.fleets.openssh import with_environment
 from fanout.root.observer import PHASES
-from fanout.scenario import runner
 from fanout.scenario.runner import RunOptions, run
 from tests.scenario import play as playing
 from tests.scenario.conftest import Passes
@@ -284,7 +283,7 @@ async def test_a_fleet_that_cannot_be_released_is_told_about(
 
     partly.bad = 0
     monkeypatch.setattr(partly, "release", stuck)
-    monkeypatch.setattr(runner, "RELEASE", 0.05)
+    monkeypatch.setattr(partly, "release_timeout", 0.05)
     result, seen = await play("pass", fleet="partly")
     assert result.outcome == "passed"
     assert seen.warnings == ["the fleet partly was not released within 0.05 s"]

@@ -17,15 +17,18 @@ CONTROL, REPORT, BULK = 0, 1, 2
 
 # Between the two ends of a link.
 HELLO, WELCOME, PING, PONG, ACK, BYE, RESUME = 1, 2, 3, 4, 5, 6, 7
+# Files between the two ends of a link: a child WANTs, its parent sends DATA or says that it CANNOT.
+WANT, DATA, CANNOT = 8, 9, 10
+FROM_PARENT = frozenset((RESUME, DATA, CANNOT))
 # Upward; `number` counts the frames of a class on this link.
 EVENTS, REPORTS, LOGS, METRICS = 16, 17, 18, 19
 FENCED, METRICS_AGAIN = 20, 21  # events behind all metrics sent before; metrics that were perhaps told before
 # Downward commands; `route` is the set of targets and `number` the id of the call.
-CONNECT, RUN, SPAWN, PROCESS, END, NETWORK, EACH, REMOTE = 32, 33, 34, 35, 36, 37, 38, 39
+CONNECT, RUN, SPAWN, PROCESS, END, NETWORK, EACH, SHIP, REMOTE = 32, 33, 34, 35, 36, 37, 38, 39, 40
 # Downward answers to what machines asked, many in one message; each node passes on what its children need.
 ANSWERS = 48
 
-COMMANDS = frozenset((CONNECT, RUN, SPAWN, PROCESS, END, NETWORK, EACH, REMOTE, ANSWERS))
+COMMANDS = frozenset((CONNECT, RUN, SPAWN, PROCESS, END, NETWORK, EACH, SHIP, REMOTE, ANSWERS))
 
 CLASS = {
     EVENTS: CONTROL, REPORTS: REPORT, METRICS: REPORT, FENCED: REPORT, METRICS_AGAIN: REPORT, LOGS: BULK,

@@ -178,7 +178,9 @@ class Link:
                 elif kind == frames.ACK:
                     for sender, acked in zip(self._senders, codec.fields(body, int, int, int)):
                         sender.acknowledged(acked)
-                elif kind == frames.BYE or (self.up and (kind in frames.COMMANDS or kind == frames.RESUME)):
+                elif kind == frames.BYE or (
+                    kind in frames.COMMANDS or kind in frames.FROM_PARENT if self.up else kind == frames.WANT
+                ):
                     yield frame
                 elif kind in frames.UPWARD and not self.up:
                     self._received[cls] += 1

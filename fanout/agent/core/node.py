@@ -7,7 +7,8 @@ simulation drive it alike.
 What always holds:
 - a link speaks only for machines of its own subtree, checked at every hop;
 - commands come only from the parent, events only from children;
-- a machine gets each command at most once, in the order of their numbers, whatever way it came;
+- a machine gets each command at most once, whatever way it came, and in the order of their numbers but for those
+  that it missed while its link was lost;
 - a frame from a child is settled when what was made of it is, so nothing is acknowledged before the root has it.
 """
 
@@ -35,6 +36,10 @@ SYNC = merge.SYNC
 INSTANT = 11  # by how many seconds a start at an instant was missed
 
 # What the inbox holds: tuples that begin with one of these.
+SHIPPED = "shipped"  # (call, body, whether it is for this machine too, not only to be passed on): a file comes
+WANTED = "wanted"  # (machine, call, offset, allowed, again): a child's pace; `again`: it starts from `offset`
+DATA = "data"  # (call, offset and bytes)
+CANNOT = "cannot"  # (call, reason): the parent has not got it
 COMMAND = "command"  # (kind, call, body): do this on this machine
 OPENED = "opened"  # (machine,): a child's handshake is done
 CLOSE = "close"  # (machine,): end this child's connection now
@@ -48,6 +53,8 @@ RESUMED = "resumed"  # (): there is a new way to the root; what was asked and no
 BYE = "bye"  # (reason,): the parent does not want us
 
 LOST = "lost"
+PASSES_MOST = 256  # times that one command may come by: again after each reattachment of someone below
+REMEMBERED = 16384  # commands that a machine knows it has had; one that is older than all of these is not taken
 REFUSED_CHILD = "failed"  # it broke the protocol: it is not connected again, while what is below it is
 
 VALUE_MOST = frames.MAX_SIZE[frames.CONTROL] - (1 << 20)
@@ -73,7 +80,10 @@ class Node:
         self.refused: list[tuple[int | None, str]] = []
         """Protocol errors of children, as (machine, reason)."""
         self.last_command = 0
-        """The highest number that came from above.  They come in order, so all below it have come."""
+        """The highest number that came from above; after a loss, lower ones may follow."""
+        self._taken: dict[int, None] = {}
+        self._taken_floor = 0
+        self._passed: dict[int, int] = {}
         self._resumed = False
         self._lease_heard = now
         self._expired = False
@@ -82,8 +92,11 @@ class Node:
         self._identities: dict[int, tuple[int, Any]] = {}
         self._awaited: dict[int, tuple[int, int]] = {}
 
+    def _own(self) -> int:
+        return 0 if self.me is None else machineset.single(self.me)
+
     def _below(self) -> int:
-        machines = 0 if self.me is None else machineset.single(self.me)
+        machines = self._own()
         for link in self.children.values():
             machines |= link.subtree
         return machines
@@ -103,8 +116,6 @@ class Node:
             for cls, kind, body, origins in old.undelivered():
                 # Merged numbers that may be there already must not be merged with others on their way.
                 kind = frames.METRICS_AGAIN if kind == frames.METRICS else kind
-                if kind == frames.FENCED:
-                    body = self._encoded(self._still_lost(merge.decode(body) if body else []))
                 self.parent.send_up(cls, kind, body, origins)
         return self.parent
 
@@ -159,23 +170,8 @@ class Node:
         else:
             # Behind the metrics that came before: once the root knows of the loss, nothing more comes this way.
             self.flush(now)
-            self._up(frames.REPORT, frames.FENCED, self._encoded(events), [])
-
-    def _still_lost(self, events: list[tuple[bytes, bytes, int]]) -> list[tuple[bytes, bytes, int]]:
-        """News of losses that come late: without the machines that a link leads to by now.
-
-        Passed on, they would take the new way from those further up.
-        """
-        there = 0
-        for link in self.children.values():
-            there |= link.subtree if link.state == OPEN else 0
-        return [(key, value, machines & ~there) for key, value, machines in events if machines & ~there]
-
-    def _encoded(self, events: list[tuple[bytes, bytes, int]]) -> bytes:
-        """Empty when there are none."""
-        if not events:
-            return b""
-        return codec.pack([[key, value, machineset.pack(machines)] for key, value, machines in events])
+            body = codec.pack([[key, value, machineset.pack(machines)] for key, value, machines in events])
+            self._up(frames.REPORT, frames.FENCED, body, [])
 
     def _refuse(self, machine: int, reason: str, now: float) -> None:
         """A child broke the protocol: say so, and cut it off."""
@@ -231,9 +227,14 @@ class Node:
             self.inbox.append((BYE, body.decode("utf-8", "replace")))
         elif kind == frames.ANSWERS:
             self.answer([(_machines(entry[0]), entry[1], entry[2]) for entry in codec.unpack(body)])
-        elif number > self.last_command:
-            self.last_command = number
-            self.command(kind, number, _machines(route), body, now)
+        elif kind == frames.DATA:
+            self.inbox.append((DATA, number, body))
+        elif kind == frames.CANNOT:
+            self.inbox.append((CANNOT, number, body.decode("utf-8", "replace")))
+        else:  # one that is known here may still be new further down
+            self.last_command = max(self.last_command, number)
+            if self._passes(number):
+                self.command(kind, number, _machines(route), body, now)
 
     def _resume(self) -> None:
         """Answers may have been lost on the way down: everyone below asks again what is open."""
@@ -245,6 +246,8 @@ class Node:
     def answer(self, answers: list[tuple[int, bytes, Any]]) -> None:
         """Hand answers, as (set, request key, answer), to those who asked: one message per child."""
         for link in self.children.values():
+            if link.state != OPEN:  # who is being attached again asks again
+                continue
             part = [[machineset.pack(m & link.subtree), key, value] for m, key, value in answers if m & link.subtree]
             size, start = 0, 0
             for i, entry in enumerate(part):
@@ -259,7 +262,7 @@ class Node:
                     self.inbox.append((ANSWERED, key, value))
 
     def command(self, kind: int, call: int, targets: int, body: bytes, now: float) -> int:
-        """Pass a command on to the targets; at a machine that is one of them, to the driver too.
+        """Pass a command on to the targets; at a machine that is one of them, to the driver too unless it has it.
 
         Returns the targets that no link leads to.
         """
@@ -284,15 +287,41 @@ class Node:
                 link.hurry = link.hurry or kind == frames.END
                 link.send(frames.CONTROL, kind, call, machineset.pack(part), body)
                 rest &= ~part
-        if self.me is not None and targets >> self.me & 1:
-            rest &= ~machineset.single(self.me)
-            if kind == frames.CONNECT:
-                for spec in codec.unpack(body)["children"]:
-                    self.await_child(spec["id"], _machines(spec.get("subtree", b"")), _machines(spec.get("past", b"")))
-            self.inbox.append((COMMAND, kind, call, body))
+        mine = self.me is not None and bool(targets >> self.me & 1)
+        if mine:
+            rest &= ~self._own()
+        if kind == frames.SHIP and not self.root:
+            self.inbox.append((SHIPPED, call, body, mine))
+        elif mine and self._first(call):
+            self._mine(kind, call, body)
         if rest and below:  # their relay was lost while this was on its way: nobody else will speak for them
             self.emit(call, DOWN, [LOST, "its relay was lost before it could connect"], now, machines=below)
         return rest
+
+    def _mine(self, kind: int, call: int, body: bytes) -> None:
+        if kind == frames.CONNECT:
+            for spec in codec.unpack(body)["children"]:
+                subtree, past = (_machines(spec.get(key, b"")) for key in ("subtree", "past"))
+                self.await_child(spec["id"], subtree, past)
+        self.inbox.append((COMMAND, kind, call, body))
+
+    def _passes(self, call: int) -> bool:
+        """A late connection may close a circle, until the root cuts it: a command must not go round for ever."""
+        times = self._passed[call] = self._passed.get(call, 0) + 1
+        if len(self._passed) > REMEMBERED:
+            del self._passed[next(iter(self._passed))]
+        return times <= PASSES_MOST
+
+    def _first(self, call: int) -> bool:
+        """Whether this machine does not have this command yet: after a reattachment it may come again, and late."""
+        if call in self._taken or call <= self._taken_floor:
+            return False
+        self._taken[call] = None
+        if len(self._taken) > REMEMBERED:
+            oldest = next(iter(self._taken))
+            del self._taken[oldest]
+            self._taken_floor = max(self._taken_floor, oldest)
+        return True
 
     # From below.
 
@@ -317,13 +346,17 @@ class Node:
             self.inbox.append((OPENED, machine))
             self.emit(call, UP, facts, now, machines=machines)
         elif kind in (frames.EVENTS, frames.FENCED):
-            events = self._heard(link, merge.decode(body) if body or kind == frames.EVENTS else [])
+            events = merge.decode(body)
+            for key, _, machines in events:
+                if machines & ~(link.subtree | link.past) or not machines:
+                    raise ProtocolError("speaks for machines that are not its own")
+                if merge.split_key(key)[1] == DOWN:  # the way stays until the root makes another: news may be old
+                    self._merger.gone(machines)
             if self.root:
                 self._arrived(events)
                 link.receiver(cls).settle(number)
             elif kind == frames.FENCED:
                 self.flush(now)
-                body = self._encoded(events)
                 self._up(cls, kind, body, [(link.receiver(cls), number)])
             else:
                 self._merger.add(events, (link.receiver(cls), number), now)
@@ -346,28 +379,12 @@ class Node:
                 link.receiver(cls).settle(number)
             else:
                 self._metrics.merge(body, link.subtree | link.past, (link.receiver(cls), number), now)
+        elif kind == frames.WANT:
+            offset, allowed, again = codec.fields(body, int, int, bool)
+            self.inbox.append((WANTED, machine, number, offset, allowed, again))
         elif kind == frames.BYE:
             self.inbox.append((CLOSE, machine))
             self.lost(machine, body.decode("utf-8", "replace"), now)
-
-    def _heard(self, link: Link, events: list[tuple[bytes, bytes, int]]) -> list[tuple[bytes, bytes, int]]:
-        """What holds of a child's events: not that those are down which are reached another way by now."""
-        moved = 0
-        for other in self.children.values():
-            if other is not link:
-                moved |= other.subtree
-        hold = []
-        for key, value, machines in events:
-            if machines & ~(link.subtree | link.past) or not machines:
-                raise ProtocolError("speaks for machines that are not its own")
-            if merge.split_key(key)[1] == DOWN:
-                machines &= ~moved
-                link.subtree &= ~machines
-                link.past |= machines
-                self._merger.gone(machines)
-            if machines:
-                hold.append((key, value, machines))
-        return hold
 
     def _up(self, cls: int, kind: int, body: bytes, origins: list[Origin]) -> None:
         if self.parent is not None:
@@ -408,6 +425,16 @@ class Node:
         extra = merge.sync_extra(members, op)
         self.emit(0, SYNC, value, now, extra)
         return extra
+
+    def want(self, call: int, offset: int, allowed: int, again: bool) -> None:
+        """Ask the parent for a file's bytes."""
+        if self.parent is not None:
+            self.parent.send(frames.CONTROL, frames.WANT, call, b"", codec.pack([offset, allowed, again]))
+
+    def cannot(self, child: int, call: int, reason: str) -> None:
+        link = self.children.get(child)
+        if link is not None:
+            link.send(frames.CONTROL, frames.CANNOT, call, b"", reason.encode()[:1000])
 
     def ask_again(self, key: bytes, value: Any, now: float) -> None:
         self.emit(0, SYNC, value, now, key)

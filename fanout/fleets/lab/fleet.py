@@ -15,7 +15,8 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from fanout.errors import FanoutError, FleetError, UsageError
-from fanout.fleets.base import Host, Progress, Request
+from fanout.fleets import roles
+from fanout.fleets.base import Fleet, Host, Progress, Request
 from fanout.fleets.lab.lab import Lab
 from fanout.fleets.lab.state import check_name
 from fanout.fleets.lab.switch import shape
@@ -24,7 +25,7 @@ DEFAULT_MACHINES = 5
 OPTIONS = ("name", "rate", "cpu", "python")
 
 
-class LabFleet:
+class LabFleet(Fleet):
     name: ClassVar[str] = "lab"
 
     def __init__(self, spec: str = "") -> None:
@@ -41,11 +42,12 @@ class LabFleet:
         """The lab that the run is on, from `provision` to `release`."""
 
     async def provision(self, request: Request, progress: Progress) -> list[Host]:
+        wanted = roles.total(request.machines, request.roles, default=0) or None
         if self._lab_name is not None and self._lab_name in await asyncio.to_thread(Lab.names):
-            self.lab = await asyncio.to_thread(self._existing, request.machines)
+            self.lab = await asyncio.to_thread(self._existing, wanted)
         else:
             loop = asyncio.get_running_loop()
-            machines = DEFAULT_MACHINES if request.machines is None else request.machines
+            machines = wanted or DEFAULT_MACHINES
 
             def ready(count: int) -> None:
                 loop.call_soon_threadsafe(progress, count, machines)
@@ -53,7 +55,9 @@ class LabFleet:
             self._making = asyncio.ensure_future(asyncio.to_thread(self._make, machines, ready))
             # Shielded: a thread cannot be cancelled, so `release` waits for it and undoes what it made.
             self.lab = await asyncio.shield(self._making)
-        hosts = self.lab.hosts[: request.machines]
+        if self.lab.limits:
+            self.say(self.lab.limits)
+        hosts = self.lab.hosts[:wanted]
         progress(len(hosts), len(hosts))
         return [
             Host(

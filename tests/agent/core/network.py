@@ -270,11 +270,14 @@ class Network:
         self._heap: list[tuple[float, bool, int, Callable[[Any], None], Any]] = []
         self._order = 0
         self._calls = 0
+        self._under: dict[int, int] = {}
+        """Machine -> the call under which it was last connected."""
         self._targets: dict[int, int] = {}
         self._lost: dict[int, int] = {}
         self._answers: dict[tuple[int, int], dict[int, list[Any]]] = {}
         self._heard: dict[tuple[int, int], int] = {}
         self._children: dict[int | None, list[int]] = {}
+        self._attempts: dict[tuple[int | None, int], int] = {}
         self.root = Host(self, None)
 
     # Time.
@@ -330,15 +333,21 @@ class Network:
 
         `subtree`: what may be below it, where it has been part of the tree before.
         """
+        if parent.node.root:  # relays learn it from the CONNECT that passes through them
+            self._calls += 1
+            call = self._under[machine] = self._calls
+            if subtree:
+                parent.node.await_child(machine, subtree, subtree)
         if machine in self.unreachable:
             parent.node.connect_failed(machine, call, "unreachable", "it does not answer", self.now)
             parent.wake()
         else:
-            self.at(self.now + 2 * self.latency(), self._connected, (parent, machine, call, subtree))
+            self._attempts[parent.id, machine] = call
+            self.at(self.now + 2 * self.latency(), self._connected, (parent, machine, call))
 
-    def _connected(self, what: tuple[Host, int, int, int]) -> None:
-        parent, machine, call, subtree = what
-        if not parent.alive:
+    def _connected(self, what: tuple[Host, int, int]) -> None:
+        parent, machine, call = what
+        if not parent.alive or self._attempts[parent.id, machine] != call:  # one attempt at a time, the last one told
             return
         child = self.hosts.get(machine)
         if child is None:
@@ -351,7 +360,7 @@ class Network:
             child.wire.cut()
         identity = {"id": machine, "name": f"m{machine}", "lease": self.lease}
         wire = child.wire = parent.below[machine] = Wire(self, parent, child, machine)
-        wire.link_above = parent.node.open_child(machine, call, identity, self.now, subtree)
+        wire.link_above = parent.node.open_child(machine, call, identity, self.now)
         wire.link_below = child.node.open_parent({}, self.now)
         child.wake()
         parent.wake()
@@ -414,6 +423,8 @@ class Network:
     def call(self, kind: int, targets: int, body: Any) -> int:
         self._calls += 1
         call = self._calls
+        if kind == frames.CONNECT:
+            self._under.update(dict.fromkeys((spec["id"] for spec in body["children"]), call))
         reachable = targets & self.up
         self._targets[call] = targets
         unrouted = self.root.node.command(kind, call, reachable, codec.pack(body), self.now) if reachable else 0
@@ -436,6 +447,7 @@ class Network:
             members, op = merge.split_sync(extra)
             self.sync.request(machines, extra, members, codec.unpack(op), codec.unpack(value), self.now)
         elif phase == tree.DOWN:
+            machines = machineset.of(m for m in machineset.members(machines) if self._hangs_by(m, call))
             self._is_down(machines, codec.unpack(value)[1])
         else:
             key = (call, phase)
@@ -443,6 +455,15 @@ class Network:
             answers = self._answers.setdefault(key, {})
             for machine in machineset.members(machines):
                 answers.setdefault(machine, []).append(codec.unpack(value))
+
+    def _hangs_by(self, machine: int, call: int) -> bool:
+        """Whether a link on the way to it was made under this call; if not, news under the call is old."""
+        host: Host | None = self.hosts.get(machine)
+        while host is not None and host.id is not None:
+            if self._under.get(host.id) == call:
+                return True
+            host = host.wire.parent if host.wire is not None else None
+        return machine not in self.hosts  # it was never reached
 
     def _is_down(self, machines: int, reason: str) -> None:
         self.up &= ~machines

@@ -36,7 +36,7 @@ def below(parents: list[int | None], machine: int) -> int:
     return found
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 1 << 30))
 def test_links_lost_and_made_again_change_no_barrier_signal_or_metric(seed: int) -> None:
     rng = Random(seed)
@@ -51,7 +51,7 @@ def test_links_lost_and_made_again_change_no_barrier_signal_or_metric(seed: int)
         machine = rng.randrange(total)
         assert net.run(lambda: net.up == net.everyone, within=20.0)
         net.cut(machine)
-        net.run(within=rng.choice([0.02, 0.2]))
+        assert net.run(lambda: not net.up >> machine & 1, within=20.0)  # the root connects what it knows is lost
         subtree = below(parents, machine)
         spec = {"id": machine, "subtree": machineset.pack(subtree)}
         parent = parents[machine]

@@ -1,0 +1,2 @@
+#!/bin/sh
+echo node $1 of $FANOUT_NAME

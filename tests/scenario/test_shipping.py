@@ -1,0 +1,103 @@
+"""`ship`: what arrives is what was sent, or the machine where it could not be put is named."""
+
+from pathlib import Path
+
+import pytest
+
+from fanout.root.outcomes import RunOutcome
+from tests.scenario.conftest import Passes
+from tests.scenario.play import Play
+
+TREE: list[dict[str, int]] = [{"machines": 3, "relays": 0}, {"machines": 7, "relays": 2, "depth": 3}]
+
+
+@pytest.mark.parametrize("shape", TREE)
+async def test_a_file_arrives_everywhere_with_its_bytes_and_mode(passes: Passes, tmp_path: Path, shape) -> None:
+    source = tmp_path / "node"
+    source.write_bytes(b"#!/bin/sh\necho ran\n" + bytes(range(256)) * 12_000)
+    source.chmod(0o755)
+    await passes(f"""
+        import hashlib
+        want = hashlib.sha256(open({str(source)!r}, "rb").read()).hexdigest()
+        node = await fleet.ship({str(source)!r})
+        sums = await fleet.run(f"sha256sum {{node}}; stat -c %a {{node}}")
+        assert sums.stdout.split() == [want, node, "755"], sums.stdout
+        assert (await fleet.ship({str(source)!r}, "deep/er/copy-{{id}}", mode=0o600)) == "./deep/er/copy-{{id}}"
+        assert (await fleet[1].run("stat -c %a deep/er/copy-1")).stdout == "600\\n"
+        assert (await fleet.run("ls; ls deep/er | wc -l")).stdout == "deep\\nnode\\n1\\n"
+    """, **shape)
+
+
+async def test_a_folder_arrives_with_links_and_odd_names_and_replaces_the_old(
+        passes: Passes, tmp_path: Path) -> None:
+    source = tmp_path / "src"
+    (source / "sub dir").mkdir(parents=True)
+    (source / "sub dir" / "ünï 'x'\n").write_text("odd")
+    (source / "empty").touch()
+    (source / "link").symlink_to("sub dir")
+    for number in range(300):
+        (source / f"f{number}").write_text(str(number))
+    # One name has a newline, so `wc` counts one more.
+    await passes(f"""
+        for _ in range(2):
+            there = await fleet.ship({str(source)!r})
+            found = await fleet.run(f"cd {{there}} && find . -type f | wc -l; cat link/*; cat f299; ls -a | head -3")
+            assert found.stdout == "303\\nodd299.\\n..\\nempty\\n", found.stdout
+            await fleet.run("touch src/extra")
+    """, machines=4, relays=1)
+
+
+async def test_nothing_is_a_file_too_and_holes_stay_holes(passes: Passes, tmp_path: Path) -> None:
+    (tmp_path / "none").touch()
+    with (tmp_path / "sparse").open("wb") as file:
+        file.seek(48 << 20)
+        file.write(b"end")
+    await passes(f"""
+        await fleet.ship({str(tmp_path / "none")!r})
+        await fleet.ship({str(tmp_path / "sparse")!r})
+        told = await fleet.run("stat -c %s none sparse; tail -c 3 sparse; du -k sparse | cut -f1")
+        size = told.stdout.split()
+        assert size[:2] == ["0", str((48 << 20) + 3)], size
+        assert int(size[2].removeprefix("end")) < 20_000, size
+    """, machines=2)
+
+
+async def test_where_it_cannot_be_put_is_said_by_name_and_the_others_have_it(play: Play, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    result, _ = await play(f"""
+        await fleet[1].run("mkdir -p there/file")
+        try:
+            await fleet.ship({str(tmp_path / "file")!r}, "there/file")
+        finally:
+            assert (await fleet.run("cat there/file", check=False)).failed.names == ["local-1"]
+    """, machines=3)
+    assert result.outcome is RunOutcome.FAILED
+    assert "failed on 1 of 3 machines" in result.reason
+    assert "local-1" in result.reason
+    assert [failure.machine for failure in result.failures] == ["local-1"]
+
+
+@pytest.mark.parametrize("path, why", [("/nowhere/at/all", "No such file"), ("/dev", "no file")])
+async def test_what_cannot_be_read_is_said_before_anything_is_sent(play: Play, path: str, why: str) -> None:
+    result, _ = await play(f"await fleet.ship({path!r})", machines=2)
+    assert result.outcome is not RunOutcome.PASSED
+    assert f"cannot ship {path}" in result.reason
+    assert why in result.reason
+
+
+async def test_a_relay_that_dies_in_the_middle_costs_nobody_else_the_file(passes: Passes, tmp_path: Path) -> None:
+    source = tmp_path / "big"
+    source.write_bytes(bytes(range(256)) * (40 << 12))
+    await passes(f"""
+        import asyncio, hashlib, os, signal
+        pid = int((await fleet[0].run("echo $PPID")).stdout)
+        fleet.may_lose(fleet[0])
+        sending = asyncio.ensure_future(fleet.ship({str(source)!r}))
+        await asyncio.sleep(0.05)
+        os.kill(pid, signal.SIGKILL)
+        await asyncio.wait([sending])
+        others = fleet[1:]
+        assert "local-0" in str(sending.exception()) and "local-1" not in str(sending.exception())
+        want = hashlib.sha256(open({str(source)!r}, "rb").read()).hexdigest()
+        assert (await others.run("sha256sum < big")).stdout.split()[0] == want
+    """, machines=6, relays=2)
