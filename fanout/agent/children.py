@@ -14,6 +14,7 @@ from .core.bootstrap import Bootstrap, Payload, opening, stub
 from .core.dialer import Dialer
 from .core.link import OPEN
 from .loop import READ, WRITE
+from .sshcommand import KEYLESS, SSHCommand
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
 
 READ_SIZE = 64 << 10
 STDERR_MOST = 4 << 10
-KEYLESS = (
-    "; a relay logs in with keys of its own: give it one, lend it yours with --forward-agent,"
-    " or do without relays: --relays 0"
-)
 CLOSING = 2.0  # s that an ssh gets to end by itself once its input is closed
 
 
@@ -227,7 +224,7 @@ class Connection:
             said = self._bootstrap.noise().decode("utf-8", "replace")[-500:]
         how = diagnose.remote if self.spec.get("local") else diagnose.ssh
         outcome, reason, passes = how(code, said, self.spec.get("python") or "python3")
-        if outcome == diagnose.AUTH_FAILED and not self.owner.has_key:
+        if outcome == diagnose.AUTH_FAILED and not self.owner.ssh.has_key:
             reason += KEYLESS
         return outcome, reason, passes
 
@@ -244,17 +241,14 @@ class Children:
         self.connections: dict[int, Connection] = {}
         self._specs: dict[int, tuple[dict[str, Any], int]] = {}
         self._deadlines: dict[int, float] = {}
-        self._ssh: dict[str, Any] = {}
-        self._known_hosts: set[str] = set()
+        self.ssh = SSHCommand(agent.folder)
         self._dialer = Dialer(16, agent.random)
         self._redial: Timer | None = None
         self._closing = False
 
     def connect(self, call: int, body: dict[str, Any]) -> None:
         """The root's CONNECT: {children: [spec], ssh: {...}, seconds, handshakes}."""
-        self._ssh = body.get("ssh") or {}
-        self._known_hosts.update((self._ssh.get("known_hosts") or "").splitlines(True))
-        self._write_secrets()
+        self.ssh.learn(body.get("ssh") or {})
         self._dialer.most(body.get("handshakes") or 16)
         deadline = time.monotonic() + body["seconds"]
         for spec in body["children"]:
@@ -272,51 +266,12 @@ class Children:
     def deadline(self, machine: int) -> float:
         return self._deadlines[machine]
 
-    def _write_secrets(self) -> None:
-        """What `ssh` needs as files: known host keys, and the run's own key where there is one."""
-        for name, text in (("known_hosts", "".join(self._known_hosts)), ("key", self._ssh.get("key"))):
-            if text:
-                path = os.path.join(self.agent.folder, name)
-                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-                with os.fdopen(fd, "w") as file:
-                    file.write(text)
-
-    @property
-    def has_key(self) -> bool:
-        """Relays were given what they log in with: a key of the fleet's, or the user's SSH agent."""
-        return bool(self._ssh.get("key") or self._ssh.get("forward_agent"))
-
     def argv(self, spec: dict[str, Any]) -> list[str]:
         python = spec.get("python") or "python3"
         code = stub(self.payload.stage0)
         if spec.get("local"):
             return [python, "-I", "-S", "-c", code]
-        known_hosts = os.path.join(self.agent.folder, "known_hosts")
-        options = {
-            "BatchMode": "yes", "StrictHostKeyChecking": "yes", "UserKnownHostsFile": known_hosts,
-            "GlobalKnownHostsFile": "/dev/null", "CheckHostIP": "no", "UpdateHostKeys": "no",
-            "VerifyHostKeyDNS": "no", "ControlMaster": "no", "ControlPath": "none",
-            "ForwardX11": "no", "ClearAllForwardings": "yes", "PermitLocalCommand": "no",
-            "ConnectTimeout": "15", "ServerAliveInterval": "0", "Compression": "no", "GSSAPIAuthentication": "no",
-            "LogLevel": "ERROR", "RequestTTY": "no", "Tunnel": "no", "CanonicalizeHostname": "no",
-            "ProxyJump": "none",
-        }
-        if self._ssh.get("kex"):
-            options["KexAlgorithms"] = self._ssh["kex"]
-        if self._ssh.get("cipher"):
-            options["Ciphers"] = self._ssh["cipher"]
-        if self._ssh.get("key"):
-            options.update(IdentityFile=os.path.join(self.agent.folder, "key"), IdentitiesOnly="yes")
-        argv = ["ssh"]
-        for name in options:
-            argv += ["-o", "%s=%s" % (name, options[name])]
-        if self._ssh.get("forward_agent"):
-            argv += ["-A"]
-        if spec.get("port"):
-            argv += ["-p", str(spec["port"])]
-        if spec.get("user"):
-            argv += ["-l", spec["user"]]
-        return argv + ["--", spec["host"], "exec %s -I -S -c '%s'" % (python, code)]
+        return self.ssh.argv(spec, "exec %s -I -S -c '%s'" % (python, code))
 
     def dial(self) -> None:
         """Start the connections that may start now; comes back by itself when a retry is due."""

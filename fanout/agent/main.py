@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from .children import Children
     from .ending import Ending
     from .process import Child, Command, Member, Process
+    from .remote import Remote
     from .shipping import Shipping
     from .toolbox import Toolbox
 
 FOLDER_MOST = 95  # bytes: the path of a Unix socket has 107 at most
+REMOTE_STOP = 6.0  # s to kill what a one-shot runs on other machines
 SWEEP_MOST = 3.0  # s to kill what an agent that died has left
 RUNNING_MOST = 64  # commands (`run`) at once on one machine; further ones wait their turn
 
@@ -64,6 +66,7 @@ class Agent:
         self._waiting: list[Command] = []
         self._payload = payload
         self.children: Children | None = None
+        self.remote: Remote | None = None
         self._fills: list[tuple[str, str]] = []
         self._ending: Ending | None = None
         self.done = False
@@ -129,6 +132,8 @@ class Agent:
                 process.resume()
         if self.toolbox is not None:
             self.toolbox.service.resume()
+        if self.remote is not None:
+            self.remote.resume()
 
     def _act(self, item: tuple[Any, ...]) -> None:
         what = item[0]
@@ -238,6 +243,8 @@ class Agent:
             self._ending.alone()
         elif not self.identity:
             self.done = True
+        elif self.identity.get("oneshot"):  # nobody will come back for it
+            self._end(0.0)
 
     def refuse_parent(self, reason: str) -> None:
         """The parent talks nonsense: this machine's part in the run ends."""
@@ -277,6 +284,10 @@ class Agent:
             self._process(call, body)
         elif kind == frames.CONNECT:
             self._connect(call, body)
+        elif kind == frames.REMOTE:
+            from .remote import Remote
+
+            self.remote = Remote(self, call, body)
         elif kind == frames.END:
             self._end(body["grace"], call)
         else:
@@ -375,6 +386,10 @@ class Agent:
         return proctree.of_this_machine(os.getpid(), links)
 
     def _end(self, grace: float, call: int = 0, spare: bool = False) -> None:
+        remote, self.remote = self.remote, None
+        if remote is not None:  # its machines have no agent that would end what runs there
+            remote.stop(REMOTE_STOP, lambda: self._end(grace, call, spare))
+            return
         if self._ending is None:
             from .ending import Ending
 

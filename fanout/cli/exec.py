@@ -156,6 +156,14 @@ def _names(text: str) -> list[str]:
     return names.expand(text)
 
 
+def relay_count(asked: int | None, machines: int) -> int:
+    if asked is None:
+        return 0 if machines <= FLAT else -(-machines // PER_RELAY)
+    if asked > machines:
+        raise UsageError(f"--relays {asked}: relays are machines of the fleet, which has {machines}")
+    return asked
+
+
 def settings(options: dict[str, Any]) -> Any:
     from fanout.root.settings import CIPHER, KEX, Settings
 
@@ -174,7 +182,13 @@ async def execute(hosts: list[Host], line: str, stdin: bytes, printer: Printer, 
     from fanout.root.oneshot import Flat, Job
 
     job = Job(line, stdin, options["connect_timeout"], options["command_timeout"])
-    work = Flat(hosts, job, settings(options), printer)
+    count = relay_count(options["relays"], len(hosts))
+    if count:
+        from fanout.root.relayed import Relayed
+
+        work: Any = Relayed(hosts, count, job, settings(options), printer)
+    else:
+        work = Flat(hosts, job, settings(options), printer)
     task = asyncio.ensure_future(work.run())
     loop = asyncio.get_running_loop()
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fanout.agent.core import codec, machineset
+from fanout.agent.core.node import REFUSED
 
 
 class Call:
@@ -22,6 +23,8 @@ class Call:
         """Targets that were lost, or never reached; the session's `down` says why."""
         self.refused: list[tuple[int, str]] = []
         """(set, reason): machines that could not make sense of the command."""
+        self.on_event: Callable[[int, bytes, int], None] = lambda phase, value, machines: None
+        """Told of (phase, packed value, machines that had not answered before)."""
         self._groups: dict[tuple[int, bytes], dict[bytes, int]] = {}
         self._heard: dict[tuple[int, bytes], int] = {}
         self._waiters: set[asyncio.Event] = set()
@@ -77,10 +80,12 @@ class Call:
         self._heard[key] = self._heard.get(key, 0) | new
         groups = self._groups.setdefault(key, {})
         groups[value] = groups.get(value, 0) | new
+        self.on_event(phase, value, new)
         self._wake()
 
     def refuse(self, machines: int, reason: str) -> None:
         self.refused.append((machines, reason))
+        self.on_event(REFUSED, codec.pack(reason), machines)
         self._wake()
 
     def lose(self, machines: int) -> None:

@@ -34,7 +34,7 @@ from fanout.root.machine import Machine
 from fanout.root.outcomes import Outcome
 from fanout.root.session import Session
 from fanout.root.settings import Settings
-from fanout.root.transport import effective
+from fanout.root.ssh_options import Shared
 
 PACKAGES = {"asyncssh": (2, 18), "msgpack": (1, 1)}
 OPENSSH = (7, 4)  # `ssh -G`, ControlPersist and `^` before algorithms came earlier or are optional below it
@@ -73,7 +73,8 @@ def here(state: Path, hosts: Sequence[Host] | None) -> list[Finding]:
     if hosts is None or remote:
         findings += keys(remote, Path.home() / ".ssh", os.environ)
     if remote:
-        findings += known(remote, lambda host: of_user().lines_for(*effective(host)[:2]))
+        shared = Shared(Settings(run="doctor"))
+        findings += known(remote, lambda host: of_user().lines_for(*shared.address(host)[:2]))
         findings += jumps(remote)
     return findings
 

@@ -12,10 +12,10 @@ from fanout.agent.core.diagnose import FAILED, NO_PYTHON, remote
 from fanout.agent.core.diagnose import ssh as diagnose_ssh
 from fanout.agent.core.dialer import Dialer
 from fanout.agent.core.link import OPEN, Link
+from fanout.fleets.base import Host
 from fanout.root.known_hosts import of_user
-from fanout.root.payload import payload
 from fanout.root.ssh_options import Shared
-from fanout.root.transport import CLOSING, Connection, Unreached, effective, open_local, open_ssh
+from fanout.root.transport import CLOSING, Connection, Unreached, open_local, open_ssh
 
 if TYPE_CHECKING:
     from fanout.root.session import Session
@@ -52,7 +52,7 @@ class _Peer:
                 return
             bootstrap, self.bootstrap = self.bootstrap, None
             if not bootstrap.attached:
-                self.connection.write(payload().offer(bootstrap.magic, self.spec["identity"]["relay"]))
+                self.connection.write(self.links.session.payload.offer(bootstrap.magic, self.spec["identity"]["relay"]))
             session.node.open_child(self.machine, self.call, self.spec["identity"], session.now())
             data = rest
         if data:
@@ -106,28 +106,34 @@ class Links:
         session, known = self.session, []
         settings = session.settings
         for spec in specs:
-            host = session.machines[spec["id"]].host
-            if not host.local:
-                address, port, user = effective(host)
-                spec.update(host=address, port=port, user=user)
-                name = address if port == 22 else f"[{address}]:{port}"
-                if host.host_keys:
-                    known += [f"{name} {key}" for key in host.host_keys]
-                else:
-                    known += of_user().lines_for(address, port)
+            known += self.address(spec, session.machines[spec["id"]].host)
         return {
             "children": specs,
-            "stage0": payload().stage0,
-            "source": payload().source if new_relay else b"",
+            "stage0": session.payload.stage0,
+            "source": session.payload.source if new_relay else b"",
             "seconds": seconds,
             "handshakes": settings.handshakes,
-            "ssh": {
-                "kex": f"^{settings.kex}" if settings.kex else None,
-                "cipher": f"^{settings.cipher}" if settings.cipher else None,
-                "known_hosts": "".join(line + "\n" for line in known),
-                "key": session.relay_key,
-                "forward_agent": settings.forward_agent,
-            },
+            "ssh": self.ssh(known),
+        }
+
+    def address(self, spec: dict[str, Any], host: Host) -> list[str]:
+        """Tell a relay in `spec` where a host is; returns the lines of known_hosts that hold for it."""
+        if host.local:
+            return []
+        address, port, user = self._shared.address(host)
+        spec.update(host=address, port=port, user=user)
+        name = address if port == 22 else f"[{address}]:{port}"
+        return [f"{name} {key}" for key in host.host_keys] or of_user().lines_for(address, port)
+
+    def ssh(self, known: list[str]) -> dict[str, Any]:
+        """What the `ssh` of a relay is told, for all machines that it is to reach."""
+        settings = self.session.settings
+        return {
+            "kex": f"^{settings.kex}" if settings.kex else None,
+            "cipher": f"^{settings.cipher}" if settings.cipher else None,
+            "known_hosts": "".join(line + "\n" for line in known),
+            "key": self.session.relay_key,
+            "forward_agent": settings.forward_agent,
         }
 
     # Connecting.
@@ -170,7 +176,7 @@ class Links:
         self.peers[peer.machine] = peer
         host = self.session.machines[peer.machine].host
         connection: Connection
-        stage0 = payload().stage0
+        stage0 = self.session.payload.stage0
         left = min(ATTEMPT, max(0.1, peer.deadline - self.session.now()))
         try:
             if host.local:

@@ -27,6 +27,8 @@ from fanout.errors import FanoutError
 
 MSGPACK = ("__init__", "exceptions", "fallback")
 SKIP = ("stage0", "extension")
+REMOTE = ("remote", "preamble")
+"""Modules that only the relays of a one-shot get."""
 KEPT = 8  # payloads in the cache: one for each installation and Python that was used lately
 
 
@@ -105,14 +107,15 @@ def compact(source: str) -> str:
     return "".join(lines.get(row, "") + "\n" for row in range(1, max(lines, default=0) + 1))
 
 
-def raw_sources() -> dict[str, str]:
+def raw_sources(remote: bool = False) -> dict[str, str]:
     """Module name -> text as installed, for everything the agent consists of; packages end in `.__init__`."""
+    skipped = SKIP if remote else SKIP + REMOTE
     found = {"fanout.__init__": ""}
     agent = files("fanout.agent")
     for prefix, folder in (("fanout.agent.", agent), ("fanout.agent.core.", agent / "core")):
         for entry in sorted(folder.iterdir(), key=lambda e: e.name):
             name = entry.name.removesuffix(".py")
-            if entry.name.endswith(".py") and name not in SKIP:
+            if entry.name.endswith(".py") and name not in skipped:
                 found[prefix + name] = entry.read_text()
     spec = importlib.util.find_spec("msgpack")
     if spec is None or not spec.submodule_search_locations:
@@ -148,10 +151,13 @@ def build(raw: dict[str, str], raw_stage0: str) -> Payload:
     )
 
 
-@lru_cache(maxsize=1)
-def payload() -> Payload:
-    """The agent of this installation; built once per installation and Python, then kept in the user's cache."""
-    raw = raw_sources()
+@lru_cache(maxsize=2)
+def payload(remote: bool = False) -> Payload:
+    """The agent of this installation; built once per installation and Python, then kept in the user's cache.
+
+    `remote`: for relays that run a one-shot on machines without agents.
+    """
+    raw = raw_sources(remote)
     raw_stage0 = (files("fanout.agent") / "stage0.py").read_text()
     digest = blake2b(importlib.util.MAGIC_NUMBER + Path(__file__).read_bytes() + raw_stage0.encode(), digest_size=16)
     for name, text in raw.items():

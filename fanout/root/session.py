@@ -31,6 +31,7 @@ _SHAPES: dict[tuple[int, int], tuple[Any, ...]] = {
     (frames.EACH, tree.DONE): (str, int, bytes, bytes, int),
     (frames.SPAWN, tree.EXITED): (int, bool, bytes),
     (frames.END, tree.ENDED): (int, int, list),
+    (frames.REMOTE, tree.DONE): (str, (int, type(None)), str, int, int, bytes, bytes),
 }
 """What the answers to a kind of command look like, where they are taken apart: machines are not believed blindly."""
 
@@ -56,7 +57,8 @@ class Session:
         self.parents = list(parents)
         self.settings = settings
         self.relays = {parent for parent in parents if parent is not None}
-        self.node = tree.Node(payload().build, time.monotonic(), root=True)
+        self.payload = payload(settings.oneshot)
+        self.node = tree.Node(self.payload.build, time.monotonic(), root=True)
         self.up = 0
         """The machines that can be reached now."""
         self.joined = 0
@@ -65,6 +67,8 @@ class Session:
         """Why the others cannot: machine -> (outcome, reason)."""
         self.on_report: Callable[[Report], None] = lambda report: None
         self.on_log: Callable[[int, int, bytes], None] = lambda machine, call, data: None
+        self.on_up: Callable[[int], None] = lambda machine: None
+        """A machine is there."""
         self.on_down: Callable[[int, Outcome, str], None] = lambda machines, outcome, reason: None
         """A set of machines could not be reached, or was lost."""
         self.forwarded = 0
@@ -115,6 +119,7 @@ class Session:
             "lease": self.settings.lease,
             "relay": machine in self.relays,
             "folder": self.settings.folder,
+            "oneshot": self.settings.oneshot,
         }
 
     # Up.
@@ -365,12 +370,14 @@ class Session:
             self.recovery.came(machine)
             if machine in self.relays:
                 self._connect_children(machine, again="resumed" in facts)
+            self.on_up(machine)
         if "resumed" in facts:
             self._orphans(tops)
         self._settled.set()
 
     def _went(self, number: int, machines: int, outcome: Outcome, reason: str) -> None:
         """Machines cannot be reached, or not any more."""
+        machines &= (1 << len(self.machines)) - 1  # those of a one-shot have no agent that could be lost
         machines = machineset.of(m for m in machineset.members(machines) if self._hangs_by(m, number))
         if machines and reason.startswith("refused: "):  # it lies, or is broken
             self.problems.append((machines, reason))

@@ -27,5 +27,7 @@ class Settings:
     """Let relays use the SSH agent of the root's user."""
     keepalive: float = 0.0
     """Seconds between signs of life that SSH asks for itself; links have a heartbeat of their own."""
+    oneshot: bool = False
+    """The agents are relays of a one-shot: they can run a command on machines that have no agent."""
     folder: str | None = None
     """Where agents make their folder; None: $TMPDIR or /tmp of the machine."""

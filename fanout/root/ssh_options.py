@@ -49,9 +49,8 @@ class Shared:
         model = self._made.get(like)
         if model is None:
             model = asyncssh.SSHClientConnectionOptions(host=host.address, **arguments(host, self._settings))
-            files: Any = model.known_hosts
-            if files is not None and not isinstance(files, tuple):
-                paths = [Path(path).expanduser() for path in files or DEFAULT_KNOWN_HOSTS]
+            if isinstance(model.known_hosts, list):  # of paths, by the configuration
+                paths = [Path(str(path)).expanduser() for path in model.known_hosts or DEFAULT_KNOWN_HOSTS]
                 model.known_hosts = asyncssh.read_known_hosts([str(path) for path in paths if path.is_file()])
             self._made[like] = model
         options = copy.copy(model)
@@ -61,6 +60,14 @@ class Shared:
         # A key remembers which signature its server takes.
         options.client_keys = [copy.copy(key) for key in model.client_keys or ()]
         return options
+
+    def address(self, host: Host) -> tuple[str, int, str | None]:
+        """(host, port, user) that SSH would use, with the user's ~/.ssh/config read: what a relay is told."""
+        import asyncssh
+
+        options = self.options(host) or asyncssh.SSHClientConnectionOptions(
+            host=host.address, **{**arguments(host, self._settings), "tunnel": ()})
+        return options.host or host.address, options.port or 22, options.username or None
 
     @cached_property
     def _sections(self) -> list[tuple[re.Pattern[str], re.Pattern[str]]] | None:

@@ -339,16 +339,3 @@ def _unreached(error: Exception, host: Host) -> Unreached:
     if isinstance(error, asyncssh.Error | ConnectionError):
         return Unreached(diagnose.UNREACHABLE, f"sshd dropped the connection (MaxStartups?): {said}", True)
     return Unreached(diagnose.UNREACHABLE, f"it cannot be reached: {said}", True)
-
-
-def effective(host: Host) -> tuple[str, int, str | None]:
-    """(host, port, user) that SSH would use, with the user's ~/.ssh/config read: what a relay is told."""
-    import asyncssh
-
-    options = asyncssh.SSHClientConnectionOptions(
-        host=host.address,
-        **({"port": host.port} if host.port else {}),
-        **({"username": host.user} if host.user else {}),
-        config=None if host.host_keys else (),
-    )
-    return options.host or host.address, options.port or 22, options.username or None

@@ -7,7 +7,8 @@ import pytest
 
 from fanout.fleets.openssh import LoopbackSshd
 from fanout.root.settings import Settings
-from fanout.root.transport import Connection, Unreached, effective, open_local, open_ssh
+from fanout.root.ssh_options import Shared
+from fanout.root.transport import Connection, Unreached, open_local, open_ssh
 from tests.agent.parent import gone
 from tests.root.trees import through
 
@@ -108,4 +109,4 @@ async def test_a_pinned_host_is_reached_as_given_whatever_the_user_s_configurati
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh/config").write_text("Host *\n  User somebody\n  Port 1\n  HostName 127.9.9.9\n")
     host = through(sshd, 1)[0]
-    assert effective(host) == ("127.1.0.1", sshd.port, sshd.user)
+    assert Shared(Settings(run="r")).address(host) == ("127.1.0.1", sshd.port, sshd.user)

@@ -267,12 +267,13 @@ class Node:
         Returns the targets that no link leads to.
         """
         below = past = 0
-        if kind == frames.CONNECT:
+        if kind in (frames.CONNECT, frames.REMOTE):
             children = 0
             for spec in codec.unpack(body)["children"]:
                 children |= machineset.single(spec["id"])
                 below |= machineset.single(spec["id"]) | _machines(spec.get("subtree", b""))
                 past |= _machines(spec.get("past", b""))
+            below &= ~targets  # a relay may do a part itself of what it is to have done on others
             self._merger.expect(call, children)
         else:
             self._merger.expect(call, targets)
@@ -412,11 +413,12 @@ class Node:
         else:
             self._merger.add([event], None, now)
 
-    def record(self, kind: int, payload: bytes) -> None:
-        """A report or a piece of log of this machine."""
-        assert self.me is not None
+    def record(self, kind: int, payload: bytes, machine: int | None = None) -> None:
+        """A report or a piece of log of this machine, or of one below it that has no agent."""
+        machine = self.me if machine is None else machine
+        assert machine is not None
         cls = frames.REPORT if kind == frames.REPORTS else frames.BULK
-        self._up(cls, kind, frames.record(self.me, payload), [])
+        self._up(cls, kind, frames.record(machine, payload), [])
 
     def request(self, members: int, op: bytes, value: Any, now: float) -> bytes:
         """Ask the root; returns the key that the answer will come under."""

@@ -1,0 +1,102 @@
+"""`fanout exec`: which machines, what is shown, which exit code."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fanout.cli.exec import chosen
+from fanout.cli.printer import Printer, end, exit_code
+from fanout.errors import UsageError
+from fanout.fleets.openssh import LoopbackSshd
+from fanout.root.oneshot import Ended
+from fanout.root.outcomes import Outcome
+
+DEFAULTS: dict[str, Any] = {"names": (), "fleet": None, "exclude": (), "roles": (), "user": None}
+
+
+def test_names_files_exclusions_and_groups_choose_the_machines(tmp_path: Path) -> None:
+    file = tmp_path / "hosts"
+    file.write_text("a[1-3] role=db\nroot@b1:2222\n")
+    got = chosen({**DEFAULTS, "names": (f"@{file}", "c[1-2]"), "exclude": ("a2,c1",), "user": "me"})
+    assert [(host.name, host.user) for host in got] == [("a1", "me"), ("a3", "me"), ("b1", "root"), ("c2", "me")]
+    of_role = chosen({**DEFAULTS, "fleet": f"hosts:{file}", "roles": ("db",)})
+    assert [host.name for host in of_role] == ["a1", "a2", "a3"]
+    for wrong in ({}, {"names": ("a1",), "exclude": ("a1",)}, {"names": (f"@{file}",), "roles": ("web",)}):
+        with pytest.raises(UsageError):
+            chosen({**DEFAULTS, **wrong})
+
+
+def show(form: str, errors_only: bool = False) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of a run on four machines: two well, one exit 3, one unreachable."""
+    out, err = io.BytesIO(), io.BytesIO()
+    printer = Printer(
+        ["n1", "n2", "n3", "n4"], form, errors_only=errors_only, prefix=True, quiet=False, out=out, err=err)
+    for i, code in enumerate((0, 0, 3)):
+        printer.output(i, 1, b"hel")
+        printer.output(i, 1, b"lo\nlast")
+        printer.ended(i, Ended(Outcome.FAILED if code else Outcome.OK, code))
+    printer.ended(3, Ended(Outcome.UNREACHABLE, None, "no route"))
+    printer.close()
+    return printer.code, out.getvalue().decode(), err.getvalue().decode()
+
+
+def test_each_form_shows_what_it_promises_and_the_worst_code_counts() -> None:
+    code, out, err = show("stream")
+    assert (code, out) == (255, "".join(f"n{i}: hello\nn{i}: last\n" for i in (1, 2, 3)))
+    assert err == "fanout: n3: exit 3\nfanout: n4: unreachable: no route\n"
+    code, out, err = show("fold")
+    assert out == "n[1-2] (2):\n  hello\n  last\nn3 [exit 3]:\n  hello\n  last\n"
+    assert err == "fanout: n4: unreachable: no route\n"
+    assert show("stream-errors", errors_only=True)[1] == "n3: hello\nn3: last\n"
+    records = json.loads(show("json")[1])
+    assert [record["outcome"] for record in records] == ["ok", "ok", "failed", "unreachable"]
+    assert records[2]["stdout"] == "hello\nlast" and records[2]["exit"] == 3
+
+
+def test_exit_codes_are_those_of_the_help() -> None:
+    assert [exit_code(how) for how in (
+        Ended(Outcome.OK, 0), Ended(Outcome.FAILED, 137), Ended(Outcome.TIMED_OUT), Ended(Outcome.LOST))
+    ] == [0, 137, 124, 255]
+    assert end(Ended(Outcome.FAILED, 255)) != end(Ended(Outcome.LOST, None, "gone"))
+
+
+@pytest.mark.sshd
+def test_from_the_command_line_with_input_and_with_ctrl_c(sshd: LoopbackSshd, tmp_path: Path) -> None:
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/known_hosts").write_text(sshd.known_hosts)
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"{sshd.user}@127.1.0.[1-3]:{sshd.port} key={sshd.key} name=n[1-3]\n")
+    argv = [sys.executable, "-m", "fanout.cli", "exec", "-w", f"@{hosts}"]
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run([*argv, "-b", "--stdin", "--", "cat; exit 4"], input=b"some\nlines\n", capture_output=True,
+                          env=environment, timeout=60)
+    assert (done.returncode, done.stdout) == (4, b"n[1-3] (3) [exit 4]:\n  some\n  lines\n"), done.stderr
+    with subprocess.Popen([*argv, "--", "echo up; exec sleep 7373"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          env=environment) as process:
+        assert process.stdout is not None
+        assert sorted(process.stdout.readline() for _ in range(3)) == [b"n1: up\n", b"n2: up\n", b"n3: up\n"]
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and b"interrupted" in err
+    assert not [pid for pid in sshd.processes() if b"7373" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+@pytest.mark.sshd
+def test_a_shell_keeps_the_tree_between_lines(sshd: LoopbackSshd, tmp_path: Path) -> None:
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/known_hosts").write_text(sshd.known_hosts)
+    names = f"{sshd.user}@127.1.0.[1-3]:{sshd.port} key={sshd.key} name=n[1-3]\n"
+    (tmp_path / "hosts").write_text(names)
+    lines = (b"echo $PPID > /tmp/x-$$; cat /tmp/x-$$ | wc -l; rm /tmp/x-$$\n!only n[1-2]\necho hi\n"
+             b"!only n3 exit 5\n!all\nfalse\n")
+    done = subprocess.run([sys.executable, "-m", "fanout.cli", "shell", "--relays", "0", "-w", f"@{tmp_path}/hosts"],
+                          input=lines, capture_output=True, env={**os.environ, "HOME": str(tmp_path)}, timeout=60)
+    assert done.stdout.decode().splitlines() == [
+        "n[1-3] (3): 1", "n[1-2] (2): hi", "n3 [exit 5]:", "n[1-3] (3) [exit 1]:"], done.stderr
