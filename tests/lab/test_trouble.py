@@ -49,7 +49,7 @@ async def test_machines_that_go_in_the_middle_of_a_command_are_lost_and_the_othe
     parents = [None, None, None, 0, 0, 1, 2, None]
     for_ever = (1, 2, 3, 4)
     rest = machineset.of([0, 5, 6, 7])  # 5 and 6 lose their relays, and are attached elsewhere
-    async with on(here, parents, lease=6.0, recover=2.0) as up:
+    async with on(here, parents, lease=12.0, recover=3.0) as up:  # a lease longer than what a loss takes to be seen
         assert up.down == {}
         spawned = up.call(frames.SPAWN, up.up, {"shell": "echo up; sleep 500", "name": "p", "ready": "up"})
         assert await spawned.wait(tree.READY, timeout=20.0, extra=(1).to_bytes(4, "big"))
