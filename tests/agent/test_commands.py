@@ -111,8 +111,8 @@ def test_a_timeout_kills_the_whole_group(agent: Parent) -> None:
 
 
 def test_more_commands_than_may_run_at_once_wait_their_turn(agent: Parent) -> None:
-    calls = [agent.send(frames.RUN, {"shell": f"sleep 0.1; echo {i}"}) for i in range(150)]
-    assert [int(agent.answer(call)[2]) for call in calls] == list(range(150))
+    calls = [agent.send(frames.RUN, {"shell": f"sleep 0.1; echo {i}"}) for i in range(80)]  # 64 may run
+    assert [int(agent.answer(call)[2]) for call in calls] == list(range(80))
 
 
 @pytest.mark.parametrize("spec", [
