@@ -13,7 +13,7 @@ from .core import diagnose, frames
 from .core.bootstrap import Bootstrap, Payload, opening, stub
 from .core.dialer import Dialer
 from .core.link import OPEN
-from .loop import READ, WRITE
+from .loop import READ, WRITE, read
 from .sshcommand import KEYLESS, SSHCommand
 
 TYPE_CHECKING = False
@@ -78,12 +78,9 @@ class Connection:
             ": it printed %r" % said if said.strip() else ""), False)
 
     def _readable(self, _: int) -> None:
-        try:
-            data = os.read(self._fds[1], READ_SIZE)
-        except BlockingIOError:
+        data = read(self._fds[1], READ_SIZE)
+        if data is None:
             return
-        except OSError:
-            data = b""
         agent = self.owner.agent
         if not data:
             agent.loop.forget(self._fds[1])
@@ -113,12 +110,9 @@ class Connection:
             self.owner.agent.node.lost(self.machine, self._last_words(), self.owner.agent.loop.now)
 
     def _complains(self, _: int) -> None:
-        try:
-            data = os.read(self._fds[2], READ_SIZE)
-        except BlockingIOError:
+        data = read(self._fds[2], READ_SIZE)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self.owner.agent.loop.forget(self._fds[2])
         self._stderr = (self._stderr + data)[-STDERR_MOST:]

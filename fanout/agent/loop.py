@@ -20,6 +20,16 @@ READ = select.POLLIN | select.POLLHUP | select.POLLERR
 WRITE = select.POLLOUT
 
 
+def read(fd: int, size: int) -> bytes | None:
+    """What can be read now: None for nothing yet, empty when the other end is gone."""
+    try:
+        return os.read(fd, size)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
 class Timer:
     def __init__(self, when: float, act: Callable[[], None]) -> None:
         self.when = when

@@ -15,7 +15,7 @@ from . import launch, proctree
 from .core import codec, frames
 from .core.lines import Lines, LogPolicy, groups, text
 from .core.node import CAPTURE_MOST, DONE, EXITED, INSTANT, MATCHED, READY, STARTED
-from .loop import READ, WRITE
+from .loop import READ, WRITE, read
 from .spool import Spool
 from .triggers import Triggers
 
@@ -220,12 +220,9 @@ class Command(Child):
 
     def _read(self, which: int, fd: int) -> bool:
         """True: there may be more at once."""
-        try:
-            data = os.read(fd, READ_SIZE)
-        except BlockingIOError:
+        data = read(fd, READ_SIZE)
+        if data is None:
             return False
-        except OSError:
-            data = b""
         if not data:
             self.agent.loop.forget(fd)
             return False
@@ -415,12 +412,9 @@ class Process(Child):
 
     def _read(self) -> int:
         """Bytes that came."""
-        try:
-            data = os.read(self._fd, READ_SIZE)
-        except BlockingIOError:
+        data = read(self._fd, READ_SIZE)
+        if data is None:
             return 0
-        except OSError:
-            data = b""
         if not data:
             self._finish_output()
             return 0

@@ -15,7 +15,7 @@ from .core import codec, diagnose, frames, machineset
 from .core.dialer import Dialer
 from .core.node import DONE
 from .core.preamble import ERR, OUT, Preamble, killing, wrapped
-from .loop import READ, WRITE
+from .loop import READ, WRITE, read
 from .sshcommand import KEYLESS, SSHCommand
 
 TYPE_CHECKING = False
@@ -231,12 +231,9 @@ class Leaf:
         fd = self._fds[stream]
         if fd < 0:
             return False
-        try:
-            data = os.read(fd, READ_SIZE)
-        except BlockingIOError:
+        data = read(fd, READ_SIZE)
+        if data is None:
             return False
-        except OSError:
-            data = b""
         if not data:
             self._close(stream)
             return False

@@ -12,7 +12,7 @@ import time
 
 from .core import codec, frames, limits, machineset, merge
 from .core.codec import ProtocolError
-from .loop import READ, WRITE
+from .loop import READ, WRITE, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,12 +45,9 @@ class Client:
     def _readable(self, events: int) -> None:
         if events & WRITE:
             self._flush()
-        try:
-            data = os.read(self.fd, 64 << 10)
-        except BlockingIOError:
+        data = read(self.fd, 64 << 10)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self.close()
             return

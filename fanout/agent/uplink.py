@@ -6,7 +6,7 @@ import os
 import time
 
 from .core.codec import ProtocolError
-from .loop import READ, WRITE
+from .loop import READ, WRITE, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,12 +29,9 @@ class Uplink:
         agent.loop.watch(in_fd, READ, self._readable)
 
     def _readable(self, _: int) -> None:
-        try:
-            data = os.read(self._in, READ_SIZE)
-        except BlockingIOError:
+        data = read(self._in, READ_SIZE)
+        if data is None:
             return
-        except OSError:
-            data = b""
         if not data:
             self.open = False
             self.agent.loop.forget(self._in)
