@@ -89,6 +89,10 @@ EXIT = {
     "--forward-agent", is_flag=True,
     help="Let relays log in to their machines by your SSH agent, instead of by keys of their own.",
 )  # fmt: skip
+@click.option(
+    "--keep", metavar="DURATION", callback=duration,
+    help="After a failure, keep the machines that the fleet has made, to look at, for so long.",
+)  # fmt: skip
 @click.option("--debug", is_flag=True, help="Show tracebacks of errors; the same as FANOUT_DEBUG=1.")
 @click.pass_context
 def command(

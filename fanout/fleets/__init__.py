@@ -25,21 +25,24 @@ BUILT_IN = {
 }
 
 
+def kind_of(name: str, asked: str) -> type[Fleet]:
+    """The fleet of that name; UsageError, which tells what was asked for, when there is none or it does not load."""
+    if name in BUILT_IN:
+        module, _, attribute = BUILT_IN[name].partition(":")
+        return cast("type[Fleet]", getattr(importlib.import_module(module), attribute))
+    return cast("type[Fleet]", _installed(name, asked))
+
+
 def open_fleet(spec: str) -> Fleet:
     """The fleet that `spec`, `NAME` or `NAME:TEXT`, asks for; nothing is provisioned yet.
 
     UsageError for an unknown name, one that cannot be loaded, or a text which that fleet does not take.
     """
     name, _, text = spec.partition(":")
-    if name in BUILT_IN:
-        module, _, attribute = BUILT_IN[name].partition(":")
-        kind = getattr(importlib.import_module(module), attribute)
-    else:
-        kind = _installed(name, spec)
-    return cast("Callable[[str], Fleet]", kind)(text)
+    return cast("Callable[[str], Fleet]", kind_of(name, f"--fleet {spec}"))(text)
 
 
-def _installed(name: str, spec: str) -> object:
+def _installed(name: str, asked: str) -> object:
     """The class of a fleet that another package brings."""
     from importlib import metadata  # tens of ms, which the built-in fleets need not pay
 
@@ -48,9 +51,9 @@ def _installed(name: str, spec: str) -> object:
         try:
             return entry.load()
         except (ImportError, AttributeError) as error:
-            raise UsageError(f"--fleet {spec}: {entry.value} does not load: {error}") from error
+            raise UsageError(f"{asked}: {entry.value} does not load: {error}") from error
     known = ", ".join(sorted(BUILT_IN.keys() | found.names))
     raise UsageError(
-        f"--fleet {spec}: there is no fleet {name!r}; known are {known}"
+        f"{asked}: there is no fleet {name!r}; known are {known}"
         f" (a file or names of machines are given as hosts:FILE or hosts:NAMES)"
     )

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 Progress = Callable[[int, int], None]
 """Called with (machines ready, machines wanted) while a fleet is being provisioned."""
 
 
 Say = Callable[[str], None]
+Record = Callable[[Mapping[str, Any]], None]
 
 
 def unheard(text: str) -> None:
     """Nobody listens."""
+
+
+def unwritten(made: Mapping[str, Any]) -> None:
+    """Nobody writes it down."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,13 @@ class Fleet:
     name: ClassVar[str]
     say: Say = staticmethod(unheard)
     """Who hears, line by line, what the user should know while machines are made; set before `provision`."""
+    record: Record = staticmethod(unwritten)
+    """Told, in plain JSON values without secrets, what `reclaim` needs: before the first thing is made, and again
+    whenever that changes.  A fleet that makes nothing never calls it.  Set before `provision`."""
+    here: ClassVar[bool] = False
+    """Whether its machines are a part of the computer that the root runs on."""
+    erases: ClassVar[bool] = True
+    """Whether all that ran on a machine is gone once `reclaim` has taken it back."""
     release_timeout: float = 60.0
     """Seconds that `release` takes at most; whoever waits for it gives it so long."""
 
@@ -76,6 +88,29 @@ class Fleet:
 
     async def release(self) -> None:
         """The machines were there before, and stay."""
+
+    async def keep(self, seconds: float) -> float | None:
+        """Instead of `release`: leave the machines for a person to look at, for `seconds` or as long as they may live.
+
+        Until when, in seconds since the epoch; None when there is nothing of its own to keep.
+        """
+        return None
+
+    # For a run whose root is gone, or has kept its machines.  `made` is what was told to `record` last.
+
+    @classmethod
+    async def reclaim(cls, run: str, made: Mapping[str, Any], say: Say) -> str:
+        """Take back everything that was made for this run and nothing else; in words, what that was.
+
+        Right at any point of `provision` or `release`, also long after, and again.  FanoutError when something
+        may be left.  Bounded in time.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    async def holds(cls, run: str, made: Mapping[str, Any], probe: bool) -> str:
+        """What of it is still there, in a few words; empty: nothing.  The network is used only if `probe`."""
+        raise NotImplementedError
 
     @property
     def relay_key(self) -> str | None:

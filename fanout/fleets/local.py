@@ -26,6 +26,7 @@ class LocalFleet(Fleet):
     """`local`: as many machines as are asked for, DEFAULT_MACHINES without a number; there is no spec."""
 
     name: ClassVar[str] = "local"
+    here: ClassVar[bool] = True
 
     def __init__(self, spec: str = "") -> None:
         if spec:

@@ -35,8 +35,10 @@ class Program:
         environment: Mapping[str, str],
         say: Say,
         printed: Callable[[int], None] = lambda lines: None,
+        folder: str | None = None,
     ) -> None:
         """`given` is its stdin; `say` hears each line of its stderr, `printed` how many lines its stdout has.
+        `folder`: where it runs, unless here.
 
         OSError when it cannot be started.
         """
@@ -57,6 +59,7 @@ class Program:
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
+                cwd=folder,
                 env={**os.environ, **environment},
                 start_new_session=True,
             )

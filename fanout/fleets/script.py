@@ -9,7 +9,8 @@ shell reads it.  It is called twice, in the folder that fanout was started in:
 - `PROGRAM down` has on its stdin, byte for byte, what `up` printed, and removes that.
 
 What always holds: once `up` was started, `down` is called, also when `up` failed, was interrupted, took too long
-or made too few; each of them ends within the timeout, or is ended.
+or made too few; each of them ends within the timeout, or is ended.  If fanout itself was killed, `fanout down`
+calls it, with what had been printed until then.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ import asyncio
 import errno
 import json
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fanout.durations import parse_duration, show
 from fanout.errors import FleetError, UsageError
 from fanout.fleets import roles
-from fanout.fleets.base import Fleet, Host, Progress, Request
+from fanout.fleets.base import Fleet, Host, Progress, Request, Say
 from fanout.fleets.hosts import parse
 from fanout.fleets.program import GRACE, MAX_OUTPUT, SETTLE, Program
 
@@ -37,6 +39,8 @@ KEPT = 300
 
 class ScriptFleet(Fleet):
     name: ClassVar[str] = "exec"
+    erases: ClassVar[bool] = False
+    """The program may have taken them from a pool."""
 
     def __init__(self, spec: str) -> None:
         text, option, seconds = spec.rpartition(",timeout=")
@@ -47,6 +51,7 @@ class ScriptFleet(Fleet):
         self._up: Program | None = None
         self._releasing: asyncio.Task[None] | None = None
         self._environment: dict[str, str] = {}
+        self._folder = str(Path.cwd())
         # `up`, if it still runs, is ended; then `down` has its time.
         self.release_timeout = self._timeout + 2 * (GRACE + SETTLE) + 5.0
 
@@ -63,10 +68,14 @@ class ScriptFleet(Fleet):
         self._environment = {"FANOUT_REQUEST": asked}
 
         def printed(lines: int) -> None:
+            self._note(asked)
             progress(min(lines, wanted or lines), wanted or lines)
 
+        self._note(asked)
         self._up = self._start(["up", str(wanted)], asked.encode() + b"\n", printed)
-        self._check("up", self._up, await self._up.wait(self._timeout))
+        code = await self._up.wait(self._timeout)
+        self._note(asked)
+        self._check("up", self._up, code)
         # What is wrong with the machines that were made is no mistake in the command line.
         try:
             hosts = parse(self._up.output.decode(), f"what {self._path.name} up printed", Path())
@@ -91,16 +100,50 @@ class ScriptFleet(Fleet):
         if up is None:
             return  # never started, or taken down
         await up.stop()
+        await self._remove(bytes(up.output))
+        self._up = None
+
+    async def _remove(self, given: bytes) -> None:
+        """`down`, with what `up` had printed."""
         try:
-            down = self._start(["down"], bytes(up.output), lambda lines: None)
+            down = self._start(["down"], given, lambda lines: None)
             self._check("down", down, await down.wait(self._timeout))
         except FleetError as error:
-            printed = up.output.decode("utf-8", "replace").strip() or "nothing"
+            printed = given.decode("utf-8", "replace").strip() or "nothing"
             raise FleetError(
                 f"{error}\nthe machines may still be there: run it again by hand, with on its stdin what `up` had"
                 f" printed: {printed[:KEPT]}{'...' if len(printed) > KEPT else ''}"
             ) from None
+
+    async def keep(self, seconds: float) -> float | None:
+        """Only `fanout down` ends them, unless the program has seen to it that they end by themselves."""
+        if self._up is None:
+            return None
         self._up = None
+        return time.time() + seconds
+
+    def _note(self, asked: str) -> None:
+        printed = b"" if self._up is None else bytes(self._up.output)
+        self.record({
+            "program": str(self._path),
+            "timeout": self._timeout,
+            "folder": self._folder,
+            "request": asked,
+            "printed": printed.decode("utf-8", "surrogateescape"),
+        })  # fmt: skip
+
+    @classmethod
+    async def reclaim(cls, run: str, made: Mapping[str, Any], say: Say) -> str:
+        fleet = cls(f"{made['program']},timeout={made['timeout']}")
+        fleet.say = say
+        fleet._folder = made["folder"]
+        fleet._environment = {"FANOUT_REQUEST": made["request"]}
+        await fleet._remove(made["printed"].encode("utf-8", "surrogateescape"))
+        return f"{fleet._path.name} down was called"
+
+    @classmethod
+    async def holds(cls, run: str, made: Mapping[str, Any], probe: bool) -> str:
+        return f"machines of {Path(made['program']).name}"
 
     def _start(self, arguments: list[str], given: bytes, printed: Callable[[int], None]) -> Program:
         try:
@@ -110,6 +153,7 @@ class ScriptFleet(Fleet):
                 self._environment,
                 lambda line: self.say(f"{self._path.name}: {line}"),
                 printed,
+                self._folder,
             )
         except OSError as error:
             remedy = " (it needs a first line such as #!/bin/sh)" if error.errno == errno.ENOEXEC else ""

@@ -7,6 +7,7 @@ What always holds: text that comes from machines or scenarios is cleaned before 
 
 from __future__ import annotations
 
+import datetime
 import os
 import sys
 import time
@@ -17,8 +18,10 @@ from typing import Any, Self, TextIO
 
 from fanout import names
 from fanout.durations import show
+from fanout.report.keep import login
 from fanout.report.screen import Line, Row, Screen
 from fanout.report.text import clean, cut, lines, plural, size
+from fanout.root.holdings import Holdings
 from fanout.root.observer import PHASES, Observer
 from fanout.root.outcomes import Failure, Report, RunOutcome, RunResult
 
@@ -34,6 +37,7 @@ STYLES = {
 
 FAILURE_LINES = 10
 METRIC_LINES = 20
+LOGINS = 3  # machines for which the command to log in is shown
 REASON = 300  # characters of one failure's reason in the summary
 NAMES = 120  # characters of folded machine names in the summary
 
@@ -64,6 +68,7 @@ class Console(Observer):
         self._clock = clock
         self._phases = {name: Row(name) for name in PHASES}
         self._steps: list[Row] = []
+        self._kept: Holdings | None = None
         self._screen = Screen(out, err, live=self._live)
         self._show_rows()
 
@@ -163,6 +168,9 @@ class Console(Observer):
 
     # The end
 
+    def kept(self, holdings: Holdings, key: str | None) -> None:
+        self._kept = holdings
+
     def finished(self, result: RunResult) -> None:
         if self._quiet and result.outcome == RunOutcome.PASSED:
             return
@@ -171,6 +179,9 @@ class Console(Observer):
         self._screen.put(Line(first, style=STYLES[result.outcome], err=True))
         for line in rest:
             self._screen.put(Line(line, err=True))
+        if self._kept is not None and self._folder is not None:
+            for line in _login(self._kept, self._folder):
+                self._screen.put(Line(clean(line), err=True))
 
 
 def summary(result: RunResult, folder: Path | None) -> list[str]:
@@ -181,6 +192,17 @@ def summary(result: RunResult, folder: Path | None) -> list[str]:
     for label, text in _facts(result, folder):
         shown.append(f"  {label:<9} {text}".rstrip())
     return shown
+
+
+def _login(kept: Holdings, folder: Path) -> Iterator[str]:
+    """How to look at machines that are kept, and how to take them down."""
+    until = f"{datetime.datetime.fromtimestamp(kept.kept or 0.0).astimezone():%H:%M:%S}"
+    yield f"kept until {until}: {plural(len(kept.machines), 'machine')}; log in by"
+    for machine in kept.machines[:LOGINS]:
+        yield f"  {login(folder, machine)}"
+    if len(kept.machines) > LOGINS:
+        yield f"  ... and so to the others, which are in {folder / 'machines.json'}"
+    yield f"take them down by: fanout down {kept.run}"
 
 
 def _facts(result: RunResult, folder: Path | None) -> Iterator[tuple[str, str]]:

@@ -1,9 +1,12 @@
 """The run's folder: everything that is kept of a run, written as it comes.
 
     run.json                          who, what and when; written first
+    machines.json                     what the run holds; there once anything is made, and brought up to date
     reports.jsonl                     every report, one JSON object a line
     machines/<name>/<process>.log     forwarded logs, byte for byte
     result.json                       the result; there only when the run ended
+    lock                              locked for as long as the root lives, by whatever way it ends
+    key, known_hosts                  while machines are kept for the user: what lets them in (`keep.py`)
 
 What always holds: a report or log is with the operating system when the call returns, so a crash of the
 root loses none; the folder is the user's alone (0700); no name that a machine made up leads out of it.
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
 import json
 import os
 import re
@@ -26,11 +30,14 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from fanout.errors import FanoutError, UsageError
+from fanout.report.keep import write_login
+from fanout.root.holdings import Holdings
 from fanout.root.observer import Observer
 from fanout.root.outcomes import Report, RunResult
 from fanout.version import __version__
 
 OPEN_LOGS = 64  # files; the least recently written is closed first
+MACHINES, LOCK = "machines.json", "lock"
 NAME = 120  # characters of a file's name that are kept; file systems take 255 bytes
 
 _ODD = re.compile(rb"[^A-Za-z0-9._@+=,-]|^\.")
@@ -102,6 +109,7 @@ class RunFolder(Observer):
             self.path.mkdir(mode=0o700, exist_ok=path is not None)
             if any(self.path.iterdir()):
                 raise UsageError(f"run folder {self.path} is not empty; name a new one, or delete this one")
+            self._lock = lock(self.path)
             about = {
                 "run": run,
                 "scenario": scenario,
@@ -111,7 +119,7 @@ class RunFolder(Observer):
                 "pid": os.getpid(),
                 "fanout": __version__,
             }
-            self._write_whole("run.json", about)
+            write_whole(self.path / "run.json", about)
             self._reports: BinaryIO = (self.path / "reports.jsonl").open("ab", buffering=0)
             if path is None:
                 self._link_latest()
@@ -123,6 +131,7 @@ class RunFolder(Observer):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        os.close(self._lock)
 
     def close(self) -> None:
         """Closes the files; idempotent."""
@@ -148,9 +157,17 @@ class RunFolder(Observer):
         with self._explained(self.path / "machines" / folder / file):
             _write_all(self._open_log(folder, file), data)
 
+    def holds(self, holdings: Holdings) -> None:
+        with self._explained(self.path / MACHINES):
+            write_whole(self.path / MACHINES, holdings.as_json())
+
+    def kept(self, holdings: Holdings, key: str | None) -> None:
+        with self._explained(self.path):
+            write_login(self.path, holdings, key)
+
     def finished(self, result: RunResult) -> None:
         with self._explained(self.path / "result.json"):
-            self._write_whole("result.json", result.as_json())
+            write_whole(self.path / "result.json", result.as_json())
         self.complete = True
         self.close()
 
@@ -167,18 +184,6 @@ class RunFolder(Observer):
         self._logs[key] = log
         return log
 
-    def _write_whole(self, name: str, value: dict[str, Any]) -> None:
-        """The file is there as a whole or not at all."""
-        draft = self.path / f".{name}.new"
-        try:
-            with draft.open("w", encoding="utf-8") as file:
-                file.write(_json(value, indent=2) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self.path / name)
-        finally:
-            draft.unlink(missing_ok=True)
-
     def _link_latest(self) -> None:
         """Replaced in one step: `latest` is there at every moment, with runs that start at once too."""
         link = self.path.parent / f".latest-{self.path.name}"
@@ -192,6 +197,33 @@ class RunFolder(Observer):
         except OSError as error:
             remedy = "free some space there or choose another folder with --run-dir"
             raise FanoutError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
+
+
+def lock(folder: Path) -> int:
+    """The descriptor that holds a run's lock, until it is closed or this process ends, however that happens.
+
+    BlockingIOError when another process holds it; that may be one that only looks, for a moment.
+    """
+    fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def write_whole(path: Path, value: dict[str, Any]) -> None:
+    """The file is there as a whole or not at all, and the user's alone."""
+    draft = path.with_name(f".{path.name}.new")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(_json(value, indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _write_all(file: BinaryIO, data: bytes) -> None:

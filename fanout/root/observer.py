@@ -5,6 +5,7 @@ Called by the runner on the event loop; an observer must not block it.
 
 from __future__ import annotations
 
+from fanout.root.holdings import Holdings
 from fanout.root.outcomes import Report, RunResult
 
 PHASES = ("provision", "connect", "scenario", "tear-down")
@@ -33,6 +34,13 @@ class Observer:
 
     def log(self, machine: str, process: str, data: bytes) -> None:
         """Forwarded log bytes of one process, in order, exactly."""
+
+    def holds(self, holdings: Holdings) -> None:
+        """What the run holds has changed: made, cleaned, or released."""
+
+    def kept(self, holdings: Holdings, key: str | None) -> None:
+        """The machines of a run that failed are kept, until `holdings.kept`; `key` is the text of the private key
+        that lets the user in, where the fleet has one of its own."""
 
     def finished(self, result: RunResult) -> None:
         """The last call."""

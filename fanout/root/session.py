@@ -80,6 +80,8 @@ class Session:
         self.sync = Sync(machineset.of(range(len(self.machines))), self.describe)
         self.problems: list[tuple[int, str]] = []
         """(set, what could not be cleaned up or kept) from the end of the run."""
+        self.ended = 0
+        """The machines that have said that nothing of the run is left on them."""
         self.relay_key = relay_key
         self.detached = 0
         """Machines whose link is lost, and being made anew: calls to them wait."""
@@ -89,12 +91,14 @@ class Session:
         """The machines that ever hung below each one: it may still carry what they said."""
         for machine in range(len(self.machines)):
             self._note_way(machine, machineset.single(machine))
+        if settings.heir:  # who was moved where is not known any more
+            self.behind = [machineset.of(range(len(self.machines)))] * len(self.machines)
         self.links = Links(self)
         self.recovery = Recovery(self)
         self.shipping = Shipping(self)
         self._outstanding = Outstanding()
         self._calls: dict[int, Call] = {}
-        self._number = 0
+        self._number = settings.heir
         self._deadline = 0.0
         self._settled = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -129,8 +133,8 @@ class Session:
         total = len(self.machines)
         self._deadline = self.now() + self.settings.connect_timeout
         for machine, parent in enumerate(self.parents):
-            if parent is None:
-                self.connect_one(machine, self.settings.connect_timeout, new=True)
+            if parent is None and machine not in self.down:
+                self.connect_one(machine, self.settings.connect_timeout, new=not self.settings.heir)
         while True:
             done = machineset.count(self.up) + len(self.down)
             progress(done, total)
@@ -147,7 +151,8 @@ class Session:
                 self.lose(machineset.single(machine), Outcome.UNREACHABLE,
                            f"not connected within {self.settings.connect_timeout:g} s (--connect-timeout)")
         progress(total, total)
-        self._introduce()
+        if not self.settings.heir:
+            self._introduce()
 
     def _introduce(self) -> None:
         """Tell every machine who all the machines are."""
@@ -187,7 +192,8 @@ class Session:
         `new`: no agent of this run can be on it.
         """
         parent = self.parents[machine]
-        spec = self.links.spec(machine, None if new else self.subtree(machine) & (self.detached | self.up))
+        there = ~0 if self.settings.heir else self.detached | self.up
+        spec = self.links.spec(machine, None if new else self.subtree(machine) & there)
         if parent is None:
             self._number += 1
             self.recovery.calls[machine] = self._number
@@ -369,7 +375,7 @@ class Session:
             self.down.pop(machine, None)
             self.recovery.came(machine)
             if machine in self.relays:
-                self._connect_children(machine, again="resumed" in facts)
+                self._connect_children(machine, again="resumed" in facts or bool(self.settings.heir))
             self.on_up(machine)
         if "resumed" in facts:
             self._orphans(tops)
@@ -462,7 +468,8 @@ class Session:
 
     def _missing(self, machine: int, what: str) -> None:
         """This must not happen; if it does, it is said, and what follows is taken."""
-        self.problems.append((machineset.single(machine), what))
+        if not self.settings.heir:  # the old root had it
+            self.problems.append((machineset.single(machine), what))
 
     # Down.
 
@@ -475,6 +482,7 @@ class Session:
                 self.lose(self.detached, Outcome.LOST, "it could not be reached at the end; its lease ends it")
             await call.wait(tree.ENDED, timeout=max(0.1, deadline - self.now() - 6.0))
             for machines, (_, rotated, problems) in call.groups(tree.ENDED):
+                self.ended |= machines
                 self.rotated += rotated * machineset.count(machines)
                 self.problems += [(machines, problem) for problem in problems]
             silent = call.targets & ~call.settled(tree.ENDED)

@@ -29,5 +29,8 @@ class Settings:
     """Seconds between signs of life that SSH asks for itself; links have a heartbeat of their own."""
     oneshot: bool = False
     """The agents are relays of a one-shot: they can run a command on machines that have no agent."""
+    heir: int = 0
+    """Above 0: this takes over a run whose root is gone.  Agents may be there already, and what they said to the old
+    root is nobody's any more; commands are numbered from here, above all that they have had."""
     folder: str | None = None
     """Where agents make their folder; None: $TMPDIR or /tmp of the machine."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from fanout.root.holdings import Holdings
 from fanout.root.observer import Observer
 from fanout.root.outcomes import Report, RunResult
 
@@ -40,6 +41,12 @@ class Observers(Observer):
 
     def log(self, machine: str, process: str, data: bytes) -> None:
         self._each(lambda one: one.log(machine, process, data))
+
+    def holds(self, holdings: Holdings) -> None:
+        self._each(lambda one: one.holds(holdings))
+
+    def kept(self, holdings: Holdings, key: str | None) -> None:
+        self._each(lambda one: one.kept(holdings, key))
 
     def finished(self, result: RunResult) -> None:
         self._each(lambda one: one.finished(result))

@@ -28,12 +28,13 @@ from fanout.fleets import open_fleet
 from fanout.fleets.base import Fleet as FleetSource
 from fanout.fleets.base import Host, Request
 from fanout.fleets.roles import assign
+from fanout.root.holdings import Holdings
 from fanout.root.machine import Machine
 from fanout.root.observer import Observer
 from fanout.root.outcomes import Failure, Outcome, Report, RunOutcome, RunResult
 from fanout.root.planner import Tree, plan
 from fanout.root.session import Session
-from fanout.root.settings import Settings
+from fanout.root.settings import CIPHER, KEX, Settings
 from fanout.scenario.context import Context
 from fanout.scenario.counts import resolve
 from fanout.scenario.decorator import Scenario
@@ -82,6 +83,8 @@ class RunOptions:
     """None: the default of Settings."""
     cipher: str | None = None
     forward_agent: bool = False
+    keep: float | None = None
+    """How long machines that the fleet made are kept after a failure; None: they are not."""
     run: str = field(default_factory=new_run_id)
 
 
@@ -97,7 +100,8 @@ async def run(path: Path, options: RunOptions, observers: Sequence[Observer] = (
         scenario = load(path, options.name)
         args = bind(scenario, options.args)
         machines, roles = resolve(scenario, options.machines, options.roles)
-        for what, seconds in (("timeout", options.timeout), ("connect timeout", options.connect_timeout)):
+        times = ("timeout", options.timeout), ("connect timeout", options.connect_timeout), ("keep", options.keep)
+        for what, seconds in times:
             if seconds is not None and not seconds > 0:
                 raise UsageError(f"a {what} of {seconds} s: it must be more than 0")
         source = open_fleet(options.fleet)
@@ -125,11 +129,15 @@ class _Run:
         self.request = request
         self.source = source
         source.say = observer.note
+        source.record = lambda made: self._hold(made=made)
         self.options = options
         self.observer = observer
         self.result = RunResult(options.run, scenario.name)
         self.session: Session | None = None
         self.context: Context | None = None
+        self._holdings = Holdings(
+            options.run, source.name, lease=options.lease,
+            ssh={"kex": options.kex or KEX, "cipher": options.cipher or CIPHER, "forward_agent": options.forward_agent})
         self._limit = options.timeout or scenario.ttl or TIMEOUT
         self._needed = 0
         self._playing = False
@@ -232,15 +240,10 @@ class _Run:
         tree = self._tree(hosts)
         options = self.options
         settings = Settings(
-            options.run,
-            connect_timeout=options.connect_timeout,
-            lease=options.lease,
-            forward_agent=options.forward_agent,
-        )
-        if options.kex is not None:
-            settings = replace(settings, kex=options.kex)
-        if options.cipher is not None:
-            settings = replace(settings, cipher=options.cipher)
+            options.run, connect_timeout=options.connect_timeout, lease=options.lease, **self._holdings.ssh)
+        # With a key of the fleet's, which is not written down, a later command reaches each machine itself.
+        later = tree.parents if self.source.relay_key is None else [None] * len(machines)
+        self._hold(machines=machines, parents=later, left=range(len(machines)))
         session = Session(machines, tree.parents, settings, relay_key=self.source.relay_key)
         self.session = session
         context = self.context = Context(session, self.observer, options.run, self.args, self.folder)
@@ -340,14 +343,40 @@ class _Run:
                 told = f"{self.context.names(machines)}: {problem}"
                 self.result.problems.append(told)
                 self.observer.warning(told)
-        await self._release()
+            self._hold(left=machineset.members(self.session.joined & ~self.session.ended))
+        if not await self._kept():
+            await self._release()
         self.observer.phase("tear-down", 1, 1)
+
+    async def _kept(self) -> bool:
+        """Whether the machines stay, for a person to look at."""
+        if self.options.keep is None or self.session is None:
+            return False
+        if self.result.outcome not in (RunOutcome.FAILED, RunOutcome.ERROR):
+            return False
+        key = self.source.relay_key
+        try:
+            until = await self.source.keep(self.options.keep)
+        except (FanoutError, OSError) as error:
+            self.observer.warning(f"--keep: the machines are not kept: {error}")
+            return False
+        if until is None:
+            self.observer.note(f"--keep: the fleet {self.source.name} has made no machines that could be kept")
+            return False
+        self._hold(kept=until)
+        self.observer.kept(self._holdings, key)
+        return True
+
+    def _hold(self, **changes: Any) -> None:
+        self._holdings = replace(self._holdings, **changes)
+        self.observer.holds(self._holdings)
 
     async def _release(self) -> None:
         seconds = self.source.release_timeout
         try:
             async with asyncio.timeout(seconds):
                 await self.source.release()
+            self._hold(made=None, left=() if self._holdings.made is not None else self._holdings.left)
         except TimeoutError:
             self.observer.warning(f"the fleet {self.options.fleet} was not released within {seconds:g} s")
         except (FanoutError, OSError) as error:

@@ -11,14 +11,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import ClassVar
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 from fanout.errors import FanoutError, FleetError, UsageError
 from fanout.fleets import roles
-from fanout.fleets.base import Fleet, Host, Progress, Request
+from fanout.fleets.base import Fleet, Host, Progress, Request, Say
+from fanout.fleets.lab import state
 from fanout.fleets.lab.lab import Lab
-from fanout.fleets.lab.state import check_name
 from fanout.fleets.lab.switch import shape
 
 DEFAULT_MACHINES = 5
@@ -27,6 +28,7 @@ OPTIONS = ("name", "rate", "cpu", "python")
 
 class LabFleet(Fleet):
     name: ClassVar[str] = "lab"
+    here: ClassVar[bool] = True
 
     def __init__(self, spec: str = "") -> None:
         options = _parse(spec)
@@ -36,7 +38,7 @@ class LabFleet(Fleet):
         self._python = options.get("python", "python3")
         shape(self._rate)
         if self._lab_name is not None:
-            check_name(self._lab_name)
+            state.check_name(self._lab_name)
         self._making: asyncio.Future[Lab] | None = None
         self.lab: Lab | None = None
         """The lab that the run is on, from `provision` to `release`."""
@@ -48,11 +50,13 @@ class LabFleet(Fleet):
         else:
             loop = asyncio.get_running_loop()
             machines = wanted or DEFAULT_MACHINES
+            name = self._lab_name or state.free_name()
+            self.record({"lab": name, "state": str(state.root())})
 
             def ready(count: int) -> None:
                 loop.call_soon_threadsafe(progress, count, machines)
 
-            self._making = asyncio.ensure_future(asyncio.to_thread(self._make, machines, ready))
+            self._making = asyncio.ensure_future(asyncio.to_thread(self._make, name, request.run, machines, ready))
             # Shielded: a thread cannot be cancelled, so `release` waits for it and undoes what it made.
             self.lab = await asyncio.shield(self._making)
         if self.lab.limits:
@@ -82,6 +86,26 @@ class LabFleet(Fleet):
             return  # `Lab.up` has left nothing, and `provision` has told why
         await asyncio.to_thread(lab.down)
 
+    async def keep(self, seconds: float) -> float | None:
+        """Nothing but `fanout down` ends it: a lab is a part of this machine, and costs next to nothing."""
+        if self._making is None:
+            return None
+        self._making = None
+        return time.time() + seconds
+
+    @classmethod
+    async def reclaim(cls, run: str, made: Mapping[str, Any], say: Say) -> str:
+        lab = await asyncio.to_thread(_left_by, run, made)
+        if lab is None:
+            return f"lab {made['lab']} is gone"
+        await asyncio.to_thread(lab.down)
+        return f"lab {lab.name} removed"
+
+    @classmethod
+    async def holds(cls, run: str, made: Mapping[str, Any], probe: bool) -> str:
+        lab = await asyncio.to_thread(_left_by, run, made)
+        return f"lab {lab.name}" if lab is not None else ""
+
     @property
     def relay_key(self) -> str | None:
         """The text of the lab's own private key, while there is a lab."""
@@ -104,8 +128,22 @@ class LabFleet(Fleet):
             )
         return lab
 
-    def _make(self, machines: int, ready: Callable[[int], None]) -> Lab:
-        return Lab.up(machines, name=self._lab_name, rate=self._rate, cpu=self._cpu, ready=ready)
+    def _make(self, name: str, run: str, machines: int, ready: Callable[[int], None]) -> Lab:
+        return Lab.up(machines, name=name, owner=run, rate=self._rate, cpu=self._cpu, ready=ready)
+
+
+def _left_by(run: str, made: Mapping[str, Any]) -> Lab | None:
+    """The lab that was made for a run; not one that has its name since."""
+    name, there = made["lab"], str(state.root())
+    if there != made["state"]:
+        raise FleetError(
+            f"lab {name} was made in {made['state']}, and labs are now in {there}: be the user who made it,"
+            " with the same FANOUT_LAB_STATE"
+        )
+    if name not in Lab.names():
+        return None
+    lab = Lab.open(name)
+    return lab if lab.owner == run else None
 
 
 def _parse(spec: str) -> dict[str, str]:

@@ -29,6 +29,7 @@ class Lab:
         n: int,
         *,
         name: str | None = None,
+        owner: str = "",
         rate: str | None = None,
         cpu: float | None = None,
         sshd_options: Mapping[str, str] | None = None,
@@ -39,7 +40,7 @@ class Lab:
 
         `rate` caps each host's link, each way (`100mbit`), `cpu` its processor time (0.5 is half a core).
         `sshd_options` are words of sshd_config, on top of Debian's default limits.  `ready` hears how many
-        hosts are up.  Where isolated hosts cannot be made it falls back to one sshd on many loopback
+        hosts are up.  `owner` is the run that it is made for.  Where isolated hosts cannot be made it falls back to one sshd on many loopback
         addresses (see `limits`); `isolated_hosts=True` makes that a FleetError, False asks for it.
         """
         if not 1 <= n <= switch.MAX_HOSTS:
@@ -51,7 +52,7 @@ class Lab:
         if reason and isolated_hosts:
             raise FleetError(f"no isolated hosts can be made: {reason}")
         ground: Ground = Loopback(reason) if reason else isolated.Isolated()
-        folder = state.create(name)
+        folder = state.create(name, owner)
         lab = cls(folder, ground, [])
         try:
             with state.lock(folder) as lock:
@@ -77,6 +78,11 @@ class Lab:
     def names() -> list[str]:
         """Of all labs of this user, half-made ones too."""
         return state.names()
+
+    @property
+    def owner(self) -> str:
+        """The run that it was made for; empty when it was made by hand."""
+        return state.owner(self._folder)
 
     @property
     def key(self) -> Path:

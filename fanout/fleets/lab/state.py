@@ -53,16 +53,30 @@ def folder(name: str) -> Path:
     return root() / name
 
 
-def create(name: str | None) -> Path:
-    """Make the folder of a new lab; without a name, it gets one that is free."""
-    path = folder(name or f"lab-{secrets.token_hex(4)}")
+def free_name() -> str:
+    """One that no lab has."""
+    return f"lab-{secrets.token_hex(4)}"
+
+
+def create(name: str | None, owner: str) -> Path:
+    """Make the folder of a new lab; without a name, it gets one that is free.  `owner`: see `owner`."""
+    path = folder(name or free_name())
     try:
         path.mkdir(mode=0o700)
     except FileExistsError:
         raise UsageError(
             f"there is a lab named {name} already: use it, or remove it (fanout lab down {name})"
         ) from None
+    (path / "owner").write_text(owner)
     return path
+
+
+def owner(path: Path) -> str:
+    """The run that the lab in folder `path` was made for; empty for one that was made by hand."""
+    try:
+        return (path / "owner").read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def names() -> list[str]:
