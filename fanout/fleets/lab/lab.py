@@ -40,8 +40,9 @@ class Lab:
 
         `rate` caps each host's link, each way (`100mbit`), `cpu` its processor time (0.5 is half a core).
         `sshd_options` are words of sshd_config, on top of Debian's default limits.  `ready` hears how many
-        hosts are up.  `owner` is the run that it is made for.  Where isolated hosts cannot be made it falls back to one sshd on many loopback
-        addresses (see `limits`); `isolated_hosts=True` makes that a FleetError, False asks for it.
+        hosts are up.  `owner` is the run that it is made for.  Where isolated hosts cannot be made it falls
+        back to one sshd on many loopback addresses (see `limits`); `isolated_hosts=True` makes that a
+        FleetError, False asks for it.
         """
         if not 1 <= n <= switch.MAX_HOSTS:
             raise UsageError(f"a lab has 1 to {switch.MAX_HOSTS} hosts, not {n}")
