@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from fanout.errors import FanoutError, FleetError, ScenarioFailure, Timeout, UsageError
     from fanout.root.observer import Observer
     from fanout.root.outcomes import Outcome, Report, RunOutcome, RunResult
+    from fanout.scenario.build import git
+    from fanout.scenario.builder import BuildFailed
     from fanout.scenario.decorator import Scenario, scenario
     from fanout.scenario.failures import (
         CommandFailed,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from fanout.version import __version__
 
 __all__ = [
+    "BuildFailed",
     "CommandFailed",
     "FanoutError",
     "Fleet",
@@ -55,6 +58,7 @@ __all__ = [
     "Timeout",
     "UsageError",
     "__version__",
+    "git",
     "run",
     "scenario",
     "signal",
@@ -64,6 +68,8 @@ _MODULES = {
     "errors": ("FanoutError", "FleetError", "ScenarioFailure", "Timeout", "UsageError"),
     "root.observer": ("Observer",),
     "root.outcomes": ("Outcome", "Report", "RunOutcome", "RunResult"),
+    "scenario.build": ("git",),
+    "scenario.builder": ("BuildFailed",),
     "scenario.decorator": ("Scenario",),
     "scenario.failures": (
         "CommandFailed", "InvariantBroken", "MemberFailed", "ProcessFailed", "ShipFailed", "SyncFailed",

@@ -15,6 +15,7 @@ from typing import Any
 
 from fanout.errors import UsageError
 from fanout.root.planner import plan
+from fanout.scenario.build import check as check_build
 from fanout.scenario.counts import resolve
 from fanout.scenario.decorator import Scenario
 from fanout.scenario.loader import beside, scenarios
@@ -37,6 +38,8 @@ class Checked:
     ttl: float | None
     tags: list[str]
     parameters: list[Parameter]
+    build: str | None
+    """What is built before: a branch or commit, and the repository."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,8 @@ def _scenario(path: Path, scenario: Scenario, checks: Checks) -> None:
     told, reasons = parameters(scenario)
     if scenario.ttl == 0:
         reasons.append("ttl=0 is no time for a run: give it a duration, such as 10m, or leave it out")
+    if scenario.build is not None:
+        reasons += check_build(scenario.build, (parameter.name for parameter in told))
     tree = None
     machines, roles = scenario.machines, dict(scenario.roles)
     try:
@@ -119,5 +124,7 @@ def _scenario(path: Path, scenario: Scenario, checks: Checks) -> None:
     checks.problems += [Problem(str(path), scenario.name, reason) for reason in reasons]
     if not reasons:
         checks.scenarios.append(
-            Checked(str(path), scenario.name, machines, roles, tree, scenario.ttl, list(scenario.tags), told)
+            Checked(
+                str(path), scenario.name, machines, roles, tree, scenario.ttl, list(scenario.tags), told,
+                str(scenario.build) if scenario.build is not None else None)
         )

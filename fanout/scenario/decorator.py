@@ -10,6 +10,7 @@ from typing import Any, overload
 
 from fanout.durations import parse_duration
 from fanout.errors import UsageError
+from fanout.scenario.build import Git
 
 Function = Callable[..., Awaitable[object]]
 
@@ -31,6 +32,8 @@ class Scenario:
     tags: tuple[str, ...] = ()
     quorum: float = 1.0
     """The share of machines that must connect, and must still be there at the end."""
+    build: Git | None = None
+    """What is built before, and is on every machine when the scenario starts."""
 
     @property
     def doc(self) -> str:
@@ -52,6 +55,7 @@ def scenario(
     tags: Iterable[str] = (),
     name: str | None = None,
     quorum: float = 1.0,
+    build: Git | None = None,
 ) -> Callable[[Function], Scenario]: ...
 
 
@@ -64,22 +68,26 @@ def scenario(
     tags: Iterable[str] = (),
     name: str | None = None,
     quorum: float = 1.0,
+    build: Git | None = None,
 ) -> Scenario | Callable[[Function], Scenario]:
     """Make an `async def f(fleet, ...)` a scenario.
 
     `machines`: how many, or how many of each role; -n and --role override it.  Without it the scenario takes all
     that the fleet has.  `ttl`: for the whole run, such as "2h"; --timeout overrides it.  `quorum`: the share of
-    machines that must connect before the scenario starts, and that must not be lost until it ends.
+    machines that must connect before the scenario starts, and that must not be lost until it ends.  `build`: made by
+    `git(...)`; `fleet.build` has the paths of its outputs on the machines.
     Further parameters of the function come from --arg, typed by their annotations and defaults.
 
     UsageError for anything that cannot be meant.
     """
     if function is not None:
-        return _make(function, name=None, machines=None, roles={}, ttl=None, tags=(), quorum=1.0)
+        return _make(function, name=None, machines=None, roles={}, ttl=None, tags=(), quorum=1.0, build=None)
     if isinstance(tags, str):
         raise UsageError(f"@scenario(tags={tags!r}): give a list of tags")
     if not 0 < quorum <= 1:
         raise UsageError(f"@scenario(quorum={quorum!r}): it is a share of the machines, above 0 and up to 1")
+    if build is not None and not isinstance(build, Git):
+        raise UsageError(f"@scenario(build={build!r}): give what git(...) returns")
     roles: dict[str, int] = {}
     number: int | None = None
     if isinstance(machines, Mapping):
@@ -91,7 +99,9 @@ def scenario(
     seconds = None if ttl is None else parse_duration(ttl)
 
     def decorate(function: Function) -> Scenario:
-        return _make(function, name=name, machines=number, roles=roles, ttl=seconds, tags=tuple(tags), quorum=quorum)
+        return _make(
+            function, name=name, machines=number, roles=roles, ttl=seconds, tags=tuple(tags), quorum=quorum,
+            build=build)
 
     return decorate
 

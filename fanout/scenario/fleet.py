@@ -18,11 +18,21 @@ from fanout.scenario.results import Results
 WAIT = "60s"
 
 
+class Outputs(dict[str, str]):
+    """Name -> path on the machines."""
+
+    def __missing__(self, name: str) -> str:
+        there = ", ".join(self) or "none: the scenario has no build="
+        raise UsageError(f"the build has no output {name!r}; there is {there}")
+
+
 class Fleet(Group):
     """All machines that were connected when the scenario began."""
 
     def __init__(self, context: Context, bits: int) -> None:
         super().__init__(context, bits)
+        self.build = Outputs()
+        """Where the outputs of the scenario's build are on each machine, by name."""
         self.args = MappingProxyType(context.args)
         """The scenario's parameters, as it was called with them."""
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from fanout.agent.core import machineset
 from fanout.durations import show as show_duration
-from fanout.errors import FanoutError, FleetError, UsageError
+from fanout.errors import FanoutError, FleetError, ScenarioFailure, UsageError
 from fanout.fleets import open_fleet
 from fanout.fleets.base import Fleet as FleetSource
 from fanout.fleets.base import Host, Request
@@ -35,6 +35,7 @@ from fanout.root.outcomes import Failure, Outcome, Report, RunOutcome, RunResult
 from fanout.root.planner import Tree, plan
 from fanout.root.session import Session
 from fanout.root.settings import CIPHER, KEX, Settings
+from fanout.scenario.build import check as check_build
 from fanout.scenario.context import Context
 from fanout.scenario.counts import resolve
 from fanout.scenario.decorator import Scenario
@@ -100,6 +101,8 @@ async def run(path: Path, options: RunOptions, observers: Sequence[Observer] = (
         scenario = load(path, options.name)
         args = bind(scenario, options.args)
         machines, roles = resolve(scenario, options.machines, options.roles)
+        if scenario.build is not None and (wrong := check_build(scenario.build, args)):
+            raise UsageError(wrong[0])
         times = ("timeout", options.timeout), ("connect timeout", options.connect_timeout), ("keep", options.keep)
         for what, seconds in times:
             if seconds is not None and not seconds > 0:
@@ -139,6 +142,7 @@ class _Run:
             options.run, source.name, lease=options.lease,
             ssh={"kex": options.kex or KEX, "cipher": options.cipher or CIPHER, "forward_agent": options.forward_agent})
         self._limit = options.timeout or scenario.ttl or TIMEOUT
+        self._built: dict[str, Path] = {}
         self._needed = 0
         self._playing = False
         self._reports = 0
@@ -194,13 +198,34 @@ class _Run:
 
     async def _work(self) -> None:
         """UsageError and FleetError go to the caller; whatever the scenario does is concluded here."""
+        try:  # first: a build that fails costs no machines
+            await self._build()
+        except ScenarioFailure as failure:
+            self._conclude(*judge(failure))
+            return
         hosts = await self._provision()
         await self._timed("connect_s", self._connect(hosts))
         if self._enough():
             await self._timed("scenario_s", self._play())
 
+    async def _build(self) -> None:
+        build = self.scenario.build
+        if build is None:
+            return
+        from fanout.scenario.builder import Builder
+
+        builder = Builder(
+            build, build.filled(self.args), lambda data: self.observer.log("root", "build", data), self.observer.note)
+
+        async def made() -> None:
+            self._built = await builder.made()
+
+        await self._timed("build_s", made())
+
     def _too_long(self) -> str:
         text = f"the run took longer than {show_duration(self._limit)} (--timeout, or the scenario's ttl)"
+        if self.scenario.build is not None and not self._built:
+            return f"{text}; it was building {self.scenario.build}"
         if self.context is None:
             return f"{text}; the fleet was still being provisioned"
         if not self._playing:
@@ -293,6 +318,8 @@ class _Run:
         fleet = Fleet(self.context, self.session.up)
         self._playing = True
         try:
+            for name, path in self._built.items():
+                fleet.build[name] = await fleet.ship(path, f"build/{name}", timeout=self._limit)
             await self.scenario.function(fleet, **self.args)
         except BaseException as error:  # sys.exit too; a cancellation, when the run is concluded already
             self._conclude(*judge(error))
