@@ -85,6 +85,17 @@ async def sweep(
     """End the run on all machines of `held.left`, which have `seconds` to be reached.  Never raises for a machine."""
     if not held.left:
         return Swept()
+    swept = await _once(held, seconds, progress)
+    behind = [machine for machine in swept.left if held.parents[machine] in held.left]
+    if behind:  # their relays may have no way to them by now, where the root has one
+        flat = dataclasses.replace(held, left=swept.left, parents=[None] * len(held.parents))
+        again = await _once(flat, seconds, progress)
+        again.clean = swept.clean + again.clean
+        return again
+    return swept
+
+
+async def _once(held: Holdings, seconds: float, progress: Callable[[int, int], None]) -> Swept:
     settings = Settings(
         held.run, connect_timeout=seconds, lease=held.lease, recover=seconds,
         heir=COMMANDS + int(time.time()) % ATTEMPTS * COMMANDS_EACH, **held.ssh)

@@ -27,7 +27,7 @@ from tests.scenario import play as playing
 from tests.sshd import need_isolation, need_sshd
 
 REPO = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "docs/tutorial.md", "docs/hosts.md", "docs/fleets.md"]
+DOCUMENTS = ["README.md", "docs/tutorial.md", "docs/hosts.md", "docs/fleets.md", "docs/runs.md"]
 SNIPPETS = ["docs/scenario-api.md", "docs/choreography.md"]
 NOT_HERE = ("make ",)  # commands that the tests themselves are a part of
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -64,6 +64,8 @@ def loosely(line: str) -> str:
     line = re.sub(r"/\S+", "PATH", line.rstrip())
     line = re.sub(r"\b\d{8}-\d{6}-[0-9a-f]{4}\b", "ID", line)
     line = re.sub(r"\b\d+(\.\d+)*( ?ms|s|m\d+s)\b", "TIME", line)
+    line = re.sub(r"\b\d+:\d\d:\d\d\b", "TIME", line)
+    line = re.sub(r" {2,}", "  ", line)  # the width of a table's columns
     line = re.sub(r"\bPython 3\.\d+\.\d+", "PYTHON", line)
     return re.sub(r"\b\d+\.\d+\.\d+\.\d+\b", "ADDRESS", line)
 
