@@ -58,6 +58,7 @@ def _clean(run: Run, yes: bool, seconds: float) -> bool:
         _ask(run, held)
     from fanout.root.reclaim import reclaim  # brings asyncssh
 
+    click.echo(f"run {run.id}, {run.outcome or run.state}: cleaning up ...", err=True)
     done = asyncio.run(reclaim(held, seconds, lambda line: click.echo(clean(line), err=True)))
     write_whole(run.path / MACHINES, done.holdings.as_json())
     if done.clean:

@@ -33,6 +33,8 @@ from fanout.fleets.program import GRACE, MAX_OUTPUT, SETTLE, Program
 
 TIMEOUT = 600.0
 """Seconds for `up`, and for `down`, when nobody says."""
+NOTED = 0.2
+"""Seconds until what `up` printed is written down: it may print machines one by one."""
 KEPT = 300
 """Characters of what `up` printed that are told when `down` failed."""
 
@@ -67,14 +69,26 @@ class ScriptFleet(Fleet):
         )
         self._environment = {"FANOUT_REQUEST": asked}
 
-        def printed(lines: int) -> None:
+        noting: asyncio.TimerHandle | None = None
+
+        def note() -> None:
+            nonlocal noting
+            noting = None
             self._note(asked)
+
+        def printed(lines: int) -> None:
+            nonlocal noting
+            noting = noting or asyncio.get_running_loop().call_later(NOTED, note)
             progress(min(lines, wanted or lines), wanted or lines)
 
-        self._note(asked)
+        note()
         self._up = self._start(["up", str(wanted)], asked.encode() + b"\n", printed)
-        code = await self._up.wait(self._timeout)
-        self._note(asked)
+        try:
+            code = await self._up.wait(self._timeout)
+        finally:
+            if noting is not None:
+                noting.cancel()
+            note()
         self._check("up", self._up, code)
         # What is wrong with the machines that were made is no mistake in the command line.
         try:

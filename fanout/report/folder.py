@@ -199,14 +199,14 @@ class RunFolder(Observer):
             raise FanoutError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
 
 
-def lock(folder: Path) -> int:
+def lock(folder: Path, look: bool = False) -> int:
     """The descriptor that holds a run's lock, until it is closed or this process ends, however that happens.
 
-    BlockingIOError when another process holds it; that may be one that only looks, for a moment.
+    BlockingIOError when another process holds it; that may be one that only looks (`look`), for a moment.
     """
     fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, (fcntl.LOCK_SH if look else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError:
         os.close(fd)
         raise

@@ -120,7 +120,7 @@ def take(run: Run) -> int:
 
 def _locked(path: Path) -> bool:
     try:
-        os.close(lock(path))
+        os.close(lock(path, look=True))
     except BlockingIOError:
         return True
     except OSError:  # a folder that was made read-only, or by another user

@@ -50,7 +50,7 @@ def test_every_kind_of_parameter_is_told(tmp_path: Path) -> None:
     assert tree["relays"] > 0 and tree["depth"] == 2
     assert one == {
         "file": str(tmp_path / "s.py"), "scenario": "large", "machines": 400, "roles": {"a": 100, "b": 300},
-        "ttl": 7200.0, "tags": ["t"],
+        "ttl": 7200.0, "tags": ["t"], "build": None,
     }  # fmt: skip
 
 
