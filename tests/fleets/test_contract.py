@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,3 +118,53 @@ async def test_two_releases_at_once_are_one(kind: Kind) -> None:
     async with opened(kind) as fleet:
         await fleet.provision(Request("r1", 2), lambda done, total: None)
         await asyncio.wait_for(asyncio.gather(fleet.release(), fleet.release()), fleet.release_timeout)
+
+
+# What another process can do, once the one that provisioned is gone: it has what was recorded, and no more.
+
+
+@asynccontextmanager
+async def forgotten(kind: Kind) -> AsyncIterator[tuple[Fleet, list[dict[str, Any]]]]:
+    """A fleet that is never released, and what it records; then nothing of it is there."""
+    before = kind.there()
+    fleet = open_fleet(kind.spec)
+    recorded: list[dict[str, Any]] = []
+    fleet.record = lambda made: recorded.append(json.loads(json.dumps(made)))
+    yield fleet, recorded
+    for made in recorded[-1:]:
+        said = await type(fleet).reclaim("r1", made, lambda line: None)
+        assert said and kind.there() == before
+        assert await type(fleet).holds("r1", made, False) == "" or type(fleet).name == "exec"
+    assert kind.there() == before
+
+
+async def test_what_was_made_can_be_taken_back_by_another_process(kind: Kind) -> None:
+    async with forgotten(kind) as (fleet, recorded):
+        await fleet.provision(Request("r1", 3), lambda done, total: None)
+        assert bool(recorded) == (type(fleet).name in ("lab", "exec"))
+        if recorded:
+            assert await type(fleet).holds("r1", recorded[-1], False)
+
+
+async def test_it_is_recorded_before_the_first_thing_is_made(kind: Kind) -> None:
+    before = kind.there()
+    async with forgotten(kind) as (fleet, recorded):
+        seen: list[object] = []
+        fleet.record = lambda made: (seen.append(kind.there()), recorded.append(json.loads(json.dumps(made))))[1]
+        await fleet.provision(Request("r1", 2), lambda done, total: None)
+        assert not seen or seen[0] == before
+
+
+async def test_what_a_provision_that_failed_has_made_can_be_taken_back_too(kind: Kind) -> None:
+    async with forgotten(kind) as (fleet, _):
+        with pytest.raises(FanoutError):
+            await fleet.provision(Request("r1", kind.too_many), lambda done, total: None)
+
+
+async def test_what_is_kept_is_not_released_and_can_be_taken_back(kind: Kind) -> None:
+    async with forgotten(kind) as (fleet, recorded):
+        await fleet.provision(Request("r1", 2), lambda done, total: None)
+        there = kind.there()
+        until = await fleet.keep(60.0)
+        await asyncio.wait_for(fleet.release(), fleet.release_timeout)
+        assert kind.there() == there and (until is not None) == bool(recorded)
