@@ -39,7 +39,7 @@ def command(ctx: click.Context, /, run: str, yes: bool, connect_timeout: float) 
     found = find(run)
     lock = take(found)
     try:
-        found = find(str(found.path))  # as it is now that nobody else is at work on it
+        found = find(str(found.path))  # what it holds now that nobody else is at work on it
         ctx.exit(0 if _clean(found, yes, connect_timeout) else 1)
     finally:
         os.close(lock)
@@ -58,7 +58,7 @@ def _clean(run: Run, yes: bool, seconds: float) -> bool:
         _ask(run, held)
     from fanout.root.reclaim import reclaim  # brings asyncssh
 
-    click.echo(f"run {run.id}, {run.outcome or run.state}: cleaning up ...", err=True)
+    click.echo(f"run {run.id}: cleaning up ...", err=True)
     done = asyncio.run(reclaim(held, seconds, lambda line: click.echo(clean(line), err=True)))
     write_whole(run.path / MACHINES, done.holdings.as_json())
     if done.clean:

@@ -16,6 +16,8 @@ from fanout.scenario import builder
 from fanout.scenario.build import git
 from fanout.scenario.builder import Builder, BuildFailed
 from fanout.scenario.check import check
+from tests.agent.parent import gone
+from tests.root.trees import until
 from tests.scenario import play as playing
 from tests.scenario.play import Play, Recorder
 
@@ -193,11 +195,7 @@ async def test_what_a_build_leaves_in_the_background_does_not_hold_it_up_and_is_
         repository: Path, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     await made(repository, "main", f"sleep 1000 & echo $! > '{pid}'; cp version out", ["out"])
-    stat = Path(f"/proc/{int(pid.read_text())}/stat")
-    deadline = time.monotonic() + 10.0
-    while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
+    assert await asyncio.to_thread(gone, int(pid.read_text()))
 
 
 # What can be meant.
@@ -259,3 +257,21 @@ async def bad(fleet, branch: str = "main"): ...
     found = [(one.scenario, one.build) for one in checks.scenarios]
     assert found == [("good", "{branch} of https://no.such.host.invalid/x")]
     assert [(one.scenario, "no parameter 'brunch'" in one.reason) for one in checks.problems] == [("bad", True)]
+
+
+async def test_a_run_that_is_cancelled_while_it_builds_leaves_nothing(
+        repository: Path, tmp_path: Path, cache: Path) -> None:
+    pid = tmp_path / "pid"
+    building = asyncio.ensure_future(
+        made(repository, "main", f"echo $$ > '{pid}.new'; mv '{pid}.new' '{pid}'; sleep 1000", ["out"]))
+    await until(pid.exists)
+    building.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await building
+    assert await asyncio.to_thread(gone, int(pid.read_text())) and left(cache) == []
+
+
+async def test_a_build_counts_in_the_time_of_the_run(play: Play, tmp_path: Path, cache: Path) -> None:
+    how = f'{str(repository_of(tmp_path))!r}, "main", "sleep 1000", "out"'
+    result, _ = await play_build(play, "pass", how, timeout=0.5)
+    assert result.outcome == "failed" and "it was building main of " in result.reason and left(cache) == []
