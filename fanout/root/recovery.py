@@ -136,6 +136,12 @@ class Recovery:
             answer.set_result(("down", (outcome, reason)))
         return True
 
+    def refused(self, number: int, reason: str) -> None:
+        """A relay could not do what this call asked of it, so nobody was connected under it."""
+        for machine, call in self.calls.items():
+            if call == number:
+                self.failed(machine, Outcome.UNREACHABLE, f"its relay refused: {reason}")
+
     def gave_up(self, machines: int) -> None:
         for machine in machineset.members(machines):
             self._since.pop(machine, None)

@@ -311,8 +311,11 @@ class Session:
         else:
             self._outstanding.answered(number, machines)
             call = self._calls.get(number)
-            if call is not None and phase == tree.REFUSED:
-                call.refuse(machines, str(codec.unpack(value)))
+            if phase == tree.REFUSED:
+                why = str(codec.unpack(value))
+                self.recovery.refused(number, why)
+                if call is not None:
+                    call.refuse(machines, why)
             elif call is not None and not _in_shape(call.kind, phase, value):
                 self.problems.append((machines, "sent an answer that is none"))
                 call.refuse(machines, "its answer makes no sense")
