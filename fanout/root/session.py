@@ -100,6 +100,8 @@ class Session:
         self._settled = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._kicked = False
+        self._came_by: dict[int, int] = {}
+        """Machine -> the call under which it came last: that is heard once."""
         self._introduced = False
         """Connecting is over: from here on a machine that goes is lost, not one that never worked."""
         self._ending = False
@@ -349,9 +351,11 @@ class Session:
     def _came(self, number: int, facts: dict[str, Any], machines: int) -> None:
         """Machines are there: new ones, or one that was attached again, with all that is still below it."""
         calls = self.recovery.calls
-        tops = [machine for machine in machineset.members(machines) if calls.get(machine) == number]
+        tops = [machine for machine in machineset.members(machines)
+                if calls.get(machine) == number != self._came_by.get(machine)]
         if not tops:
-            return  # out of date: it has been connected another way since
+            return  # out of date: it has been connected another way since; or told again, by a relay's new parent
+        self._came_by.update(dict.fromkeys(tops, number))
         hang = 0
         for machine in tops:
             hang |= self.subtree(machine)
