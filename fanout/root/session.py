@@ -455,7 +455,7 @@ class Session:
                 process, offset, piece = codec.fields(data, int, int, bytes)
                 known = self._logged.get((machine, process), 0)
                 if offset > known:
-                    self._complain(machineset.single(machine), f"{offset - known} bytes of the log of process {process} did not arrive")
+                    self._missing(machine, f"{offset - known} bytes of the log of process {process}")
                 piece = piece[max(0, known - offset) :]  # what came twice, by the old way and the new
                 if not piece:
                     return
@@ -468,12 +468,16 @@ class Session:
                 known = self._reports.get(machine, 0)
                 if seq > known:
                     if seq > known + 1:
-                        self._complain(machineset.single(machine), f"{seq - known - 1} reports before its {seq}. did not arrive")
+                        self._missing(machine, f"{seq - known - 1} reports before its {seq}.")
                     self._reports[machine] = seq
                     self._last_report[machine] = text[:200]
                     self.on_report(Report(machine, self.machines[machine].name, seq, stamp, text, fields))
         except (codec.ProtocolError, TypeError, ValueError) as error:
             self._complain(machineset.single(machine), f"sent a record that is none: {error}")
+
+    def _missing(self, machine: int, what: str) -> None:
+        """This must not happen; if it does, it is said, and what follows is taken."""
+        self._complain(machineset.single(machine), f"{what} did not arrive")
 
     def _complain(self, machines: int, what: str) -> None:
         """For the run's result.  A machine that talks nonsense must not fill the root's memory with it."""

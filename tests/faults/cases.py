@@ -82,7 +82,7 @@ async def barrier(play: Play, case: Case) -> None:
     last = machineset.single(play.count - 1)
     spec = {"shell": f"fanout report here; exec fanout barrier b --timeout {CALM:g}"}
     came = session.call(frames.RUN, session.up & ~last, spec)
-    while len(play.reports) < play.count - 1:
+    while len(play.reports) < play.count - 1:  # noqa: ASYNC110  reports have no event
         await asyncio.sleep(0.02)
     case.strike(play)
     if case.late:
@@ -144,6 +144,11 @@ CASES = [
     Case("link_down", working, lasts=20.0),
     Case("link_down", flood, (TOP,), lasts=20.0),
 ]
+
+
+FEW = ("kill_agent-working-0", "link_down-working-2", "kill_ssh-flood-2", "power_cut-connecting-2",
+       "kill_agent-ending-2", "kill_sshd_sessions-working-0+2+4")
+"""A small budget: each kind but one that is like another, each moment but the ones that `test_losses` has too."""
 
 
 async def check(case: Case, figures: Figures, say: Callable[[str], None]) -> None:

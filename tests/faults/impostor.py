@@ -5,12 +5,12 @@ It greets as stage 0 does for an agent that is there already, says HELLO, and th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
-from fanout.agent.core import codec, frames, machineset
+from fanout.agent.core import codec, frames, machineset, merge
 from fanout.agent.core.node import DONE
-from fanout.agent.core import merge
 
 VICTIM = machineset.single(0)
 OWN = 3  # the machine that the impostor stands for
@@ -66,7 +66,5 @@ def main(kind: str, build: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         main(*sys.argv[1:3])
-    except (BrokenPipeError, ConnectionResetError):
-        pass

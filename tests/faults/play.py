@@ -137,7 +137,7 @@ class Play:
             await asyncio.gather(*self._tasks)
         session = self.session
         until = session.now() + CALM
-        while (session.detached or self.fated - set(session.down)) and session.now() < until:
+        while (session.detached or self.fated - set(session.down)) and session.now() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
         if session.detached:
             self.wrong(f"still detached: {machineset.members(session.detached)}")

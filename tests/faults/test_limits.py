@@ -1,4 +1,4 @@
-"""Machines at their limits: no descriptors, no processes, a clock that jumps.  A clear outcome there, none elsewhere."""
+"""Machines at their limits: no descriptors, processes, time that is right.  A clear outcome there, and only there."""
 
 import os
 import resource

@@ -103,7 +103,8 @@ def test_a_killed_root_leaves_nothing_once_the_lease_is_over(
 
 def test_a_root_that_stands_still_under_a_flood_costs_no_memory_and_loses_nothing(tmp_path: Path) -> None:
     lines = 20_000
-    with run(tmp_path, "flood", "--relays", "2", "--lease", f"{STOPPED * 2 + 10:g}s", "--arg", f"lines={lines}") as root:
+    options = ["--relays", "2", "--lease", f"{STOPPED * 2 + 10:g}s", "--arg", f"lines={lines}"]
+    with run(tmp_path, "flood", *options) as root:
         said = tmp_path / "out"
         logs = tmp_path / "run" / "machines"
         size = lambda: sum(log.stat().st_size for log in logs.glob("*/flood.log"))  # noqa: E731
