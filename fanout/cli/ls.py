@@ -72,7 +72,7 @@ async def _holds(run: Run, probe: bool) -> str:
             told.append(await kind_of(held.fleet, f"run {run.id}").holds(run.id, held.made, probe))
     except (FanoutError, OSError) as error:
         told.append(f"unknown: {error}")
-    if held.left and held.made is None:
+    if run.leased and held.made is None:
         ended = "" if run.state is State.RUNNING else f", until their lease of {show(held.lease)} has ended"
         told.append(f"processes on {plural(len(held.left), 'machine')}{ended}")
     if held.kept is not None and any(told):

@@ -18,6 +18,7 @@ from fanout.errors import FanoutError, UsageError
 from fanout.report.folder import MACHINES, lock, runs_folder
 from fanout.root.holdings import Holdings
 
+ENDING = 30.0  # s that an agent has for its own end, amply
 LOCK_WAIT = 1.0  # s; one that only looks has it for a moment
 
 
@@ -41,10 +42,18 @@ class Run:
     state: State
     outcome: str
     """Empty unless it has ended."""
+    ended: float | None
+    """When it did."""
     holdings: Holdings | None
     """None: nothing had been made."""
     damaged: str = ""
     """Why what it holds cannot be told."""
+
+    @property
+    def leased(self) -> bool:
+        """Whether agents that its end did not reach may still be there: they go with their lease."""
+        return self.holdings is not None and bool(self.holdings.left) and (
+            self.ended is None or time.time() < self.ended + self.holdings.lease + ENDING)
 
     @property
     def overdue(self) -> float:
@@ -98,7 +107,7 @@ def read(path: Path) -> Run | None:
     return Run(
         path, about["run"], str(about.get("scenario", "")), str(about.get("fleet", "")),
         float(about.get("started", 0.0)), int(about.get("pid", 0)), state, str((result or {}).get("outcome", "")),
-        holdings, damaged)
+        (path / "result.json").stat().st_mtime if result is not None else None, holdings, damaged)
 
 
 def take(run: Run) -> int:
