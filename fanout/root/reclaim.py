@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fanout.errors import FanoutError, FleetError
@@ -44,9 +44,7 @@ class Reclaimed:
     """Why it could not."""
 
 
-async def reclaim(
-    held: Holdings, seconds: float, say: Say, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Reclaimed:
+async def reclaim(held: Holdings, seconds: float, say: Say) -> Reclaimed:
     """Clean the machines of a run whose root is gone, and take back those that were made for it.
 
     Machines have `seconds` to be reached.  It may be repeated, also when it was interrupted.  UsageError, FleetError:
@@ -57,7 +55,7 @@ async def reclaim(
         raise FleetError(f"run {held.run} was on machines of {held.computer}: call this there")
     done = Reclaimed(held)
     if held.left and (held.made is None or not kind.erases):
-        swept = await sweep(held, seconds, progress)
+        swept = await sweep(held, seconds)
         done.clean, done.failures = swept.clean, swept.failures
         done.holdings = dataclasses.replace(held, left=swept.left)
     if held.made is not None:
@@ -79,23 +77,21 @@ class Swept:
     """Ids of those that could not be cleaned."""
 
 
-async def sweep(
-    held: Holdings, seconds: float, progress: Callable[[int, int], None] = lambda done, total: None
-) -> Swept:
+async def sweep(held: Holdings, seconds: float) -> Swept:
     """End the run on all machines of `held.left`, which have `seconds` to be reached.  Never raises for a machine."""
     if not held.left:
         return Swept()
-    swept = await _once(held, seconds, progress)
+    swept = await _once(held, seconds)
     behind = [machine for machine in swept.left if held.parents[machine] in held.left]
     if behind:  # their relays may have no way to them by now, where the root has one
         flat = dataclasses.replace(held, left=swept.left, parents=[None] * len(held.parents))
-        again = await _once(flat, seconds, progress)
+        again = await _once(flat, seconds)
         again.clean = swept.clean + again.clean
         return again
     return swept
 
 
-async def _once(held: Holdings, seconds: float, progress: Callable[[int, int], None]) -> Swept:
+async def _once(held: Holdings, seconds: float) -> Swept:
     settings = Settings(
         held.run, connect_timeout=seconds, lease=held.lease, recover=seconds,
         heir=COMMANDS + int(time.time()) % ATTEMPTS * COMMANDS_EACH, **held.ssh)
@@ -104,7 +100,7 @@ async def _once(held: Holdings, seconds: float, progress: Callable[[int, int], N
     session = Session(held.machines, parents, settings)
     session.down = {machine.id: (Outcome.OK, "") for machine in held.machines if machine.id not in held.left}
     try:
-        await session.connect(progress)
+        await session.connect()
     finally:
         await session.end(grace=GRACE, timeout=END)
     why: dict[int, tuple[Outcome, str]] = {}

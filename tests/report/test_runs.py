@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from fanout.errors import FanoutError, UsageError
+from fanout.fleets.base import Host
 from fanout.report.folder import RunFolder
 from fanout.report.runs import State, every, find, read, take
 from fanout.root.holdings import Holdings
+from fanout.root.machine import Machine
 from fanout.root.outcomes import RunOutcome, RunResult
 
 REPO = Path(__file__).parents[2]
@@ -79,6 +82,17 @@ def test_a_run_is_named_by_its_first_letters_or_its_folder(state: Path, tmp_path
         find("nope")
     with pytest.raises(UsageError, match="not the folder of a run"):
         find(str(tmp_path))
+
+
+def test_machines_that_the_end_did_not_reach_count_until_their_lease_is_over(state: Path) -> None:
+    machine = Machine(0, Host("a", "a"), "")
+    with made("r1") as folder:
+        folder.holds(Holdings("r1", "hosts", [machine], [None], [0], lease=60.0))
+        folder.finished(RunResult("r1", "s.py", RunOutcome.FAILED))
+    assert find("r1").leased
+    hour_ago = time.time() - 3600.0
+    os.utime(state / "r1/result.json", (hour_ago, hour_ago))
+    assert not find("r1").leased
 
 
 def test_what_it_holds_is_read_back_and_is_readable_by_its_user_alone(state: Path) -> None:
