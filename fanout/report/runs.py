@@ -100,7 +100,7 @@ def read(path: Path) -> Run | None:
     holdings, damaged = None, ""
     try:
         if (whole := _json(path / MACHINES)) is not None:
-            holdings = Holdings.from_json(whole)
+            holdings = Holdings.from_json(_trusted(path / MACHINES, whole))
     except UsageError as error:
         damaged = f"{path / MACHINES}: {error}"
     state = State.ENDED if result is not None else State.RUNNING if alive else State.DIED
@@ -135,6 +135,14 @@ def _locked(path: Path) -> bool:
     except OSError:  # a folder that was made read-only, or by another user
         return False
     return False
+
+
+def _trusted(path: Path, whole: dict[str, Any]) -> dict[str, Any]:
+    """UsageError when anyone else could have written it: it names machines to log in to, and a program to call."""
+    state = path.stat()
+    if state.st_uid != os.getuid() or state.st_mode & 0o022:
+        raise UsageError(f"it is not yours alone: chown or chmod go-w {path}, if you trust it")
+    return whole
 
 
 def _json(path: Path) -> dict[str, Any] | None:

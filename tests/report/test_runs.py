@@ -100,4 +100,7 @@ def test_what_it_holds_is_read_back_and_is_readable_by_its_user_alone(state: Pat
     with made("r1") as folder:
         folder.holds(held)
     assert find("r1").holdings == held and find("r1").overdue > 0
-    assert (state / "r1/machines.json").stat().st_mode & 0o777 == 0o600
+    written = state / "r1/machines.json"
+    assert written.stat().st_mode & 0o777 == 0o600
+    written.chmod(0o620)
+    assert find("r1").holdings is None and "not yours alone" in find("r1").damaged
