@@ -19,7 +19,8 @@ class Spool:
         self._half = max(1, cap // 2)
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         self._size = 0
-        self._older = 0
+        self.older = 0
+        """Bytes in the older file."""
         self.total = 0
         self.dropped = 0
 
@@ -40,8 +41,8 @@ class Spool:
 
     def _rotate(self) -> None:
         os.rename(self.path, self.path + ".0")
-        self.dropped += self._older
-        self._older, self._size = self._size, 0
+        self.dropped += self.older
+        self.older, self._size = self._size, 0
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         os.close(self._fd)  # only now: after a failure there must still be a file of ours behind the number
         self._fd = fd
