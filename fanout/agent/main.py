@@ -266,6 +266,10 @@ class Agent:
     def _command(self, kind: int, call: int, body: Any) -> None:
         if self._ending is not None and kind != frames.END:
             raise ValueError("the run has ended here")
+        if kind == frames.PART:
+            self._payload.learn(body)
+            self.emit(call, DONE, None)
+            return
         from .process import Command, Member, Process
 
         if kind == frames.RUN:
@@ -312,16 +316,18 @@ class Agent:
 
     def _file(self, item: tuple[Any, ...]) -> None:
         """A file that comes, or that a child wants."""
-        if self.shipping is None:
-            from .shipping import Shipping
-
-            self.shipping = Shipping(self)
         if item[0] == tree.SHIPPED:
             _, call, body, target = item
             try:
+                if self.shipping is None:
+                    from .shipping import Shipping
+
+                    self.shipping = Shipping(self)
                 self.shipping.ship(call, codec.unpack(body), target)
             except Exception as error:  # as for any command
                 self.emit(call, tree.REFUSED, "%s: %s" % (type(error).__name__, error))
+        elif self.shipping is None:
+            pass  # a child wants what never came here
         elif item[0] == tree.WANTED:
             self.shipping.wanted(*item[1:])
         elif item[0] == tree.DATA:

@@ -35,6 +35,9 @@ _SHAPES: dict[tuple[int, int], tuple[Any, ...]] = {
 }
 """What the answers to a kind of command look like, where they are taken apart: machines are not believed blindly."""
 
+_PARTS = {frames.SHIP: "files", frames.REMOTE: "remote"}
+"""The part of the agent that a kind of command needs: every machine gets it before the first of them."""
+
 DESCRIBED = 5  # machines named one by one in an error
 DETACHED_MOST = 8.0  # s that the end of a run waits for machines whose link is lost
 ROOM = 64  # children that a relay may have when it takes in those of others
@@ -57,7 +60,7 @@ class Session:
         self.parents = list(parents)
         self.settings = settings
         self.relays = {parent for parent in parents if parent is not None}
-        self.payload = payload(settings.oneshot)
+        self.payload = payload()
         self.node = tree.Node(self.payload.build, time.monotonic(), root=True)
         self.up = 0
         """The machines that can be reached now."""
@@ -93,6 +96,8 @@ class Session:
         self.recovery = Recovery(self)
         self.shipping = Shipping(self)
         self._outstanding = Outstanding()
+        self._parts: list[str] = []
+        """Those that machines have been sent."""
         self._calls: dict[int, Call] = {}
         self._number = 0
         self._deadline = 0.0
@@ -239,15 +244,27 @@ class Session:
         packed = codec.pack(body)
         if len(packed) > frames.MAX_SIZE[frames.CONTROL] - (64 << 10):
             raise ValueError(f"a command of {len(packed)} bytes is too large for one message")
+        part = _PARTS.get(kind)
+        if part is not None and part not in self._parts:
+            self._parts.append(part)
+            self._send_part(part, self.up | self.detached)
         self._number += 1
         call = self._calls[self._number] = Call(self._number, targets, kind)
         reachable = targets & (self.up | self.detached)
-        if reachable:
-            self._outstanding.add(call.number, kind, reachable, packed)
-            self.node.command(kind, call.number, reachable & self.up, packed, self.now())
+        self._send(kind, call.number, reachable, packed)
         call.lose(targets & ~reachable)
         self.kick()
         return call
+
+    def _send(self, kind: int, number: int, machines: int, packed: bytes) -> None:
+        if machines:
+            self._outstanding.add(number, kind, machines, packed)
+            self.node.command(kind, number, machines & self.up, packed, self.now())
+
+    def _send_part(self, part: str, machines: int) -> None:
+        """To all machines, not only to those that need it now: any of them may be on the way to one that does."""
+        self._number += 1
+        self._send(frames.PART, self._number, machines, codec.pack(self.payload.parts[part]))
 
     def forget(self, call: Call) -> None:
         """Nobody waits for this call any more; what still comes for it is passed over."""
@@ -362,6 +379,8 @@ class Session:
             for again, kind, targets, body in self._outstanding.after(facts["resumed"], machines):
                 self.node.command(kind, again, targets, body, self.now())
         self.up |= machines
+        for part in self._parts:
+            self._send_part(part, machines & ~self.joined)
         self.joined |= machines
         self.detached &= ~machines
         self.sync.regain(machines)

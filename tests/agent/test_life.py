@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from fanout.agent.core import frames, machineset
 from fanout.agent.core import node as tree
 from fanout.agent.core.bootstrap import opening
 from fanout.agent.proctree import children
+from fanout.root.payload import payload
 from tests.agent.parent import TIMEOUT, Parent, gone
 from tests.pythons import pythons
 
@@ -39,6 +41,11 @@ def test_it_works_under_every_python(each_python: str, compiled: bool, tmp_path:
         agent.tell(call, "write", b"hello\nworld\n", False)
         agent.until(lambda: agent.logs.get(call) == b"world\n")
         assert agent.tell(call, "stop", 2.0) == ""
+        ship = {"size": 0, "digest": blake2b(digest_size=32).digest(), "to": "none", "tree": False, "mode": 0o640}
+        assert "No module" in agent.answer(agent.send(frames.SHIP, ship)), "what a command needs has come too early"
+        assert agent.answer(agent.send(frames.PART, payload().parts["files"])) is None
+        assert agent.answer(agent.send(frames.SHIP, ship)) == ["ok", ""]
+        assert agent.run(shell="stat -c %a-%s none")[2] == b"640-0\n"
         assert agent.end()[2] == []
     assert list(tmp_path.iterdir()) == []
 
@@ -47,8 +54,6 @@ def test_it_works_under_every_python(each_python: str, compiled: bool, tmp_path:
 def test_a_relay_brings_up_a_child_of_any_python(child: str, tmp_path: Path) -> None:
     relay = pythons()[0] if child != pythons()[0] else sys.executable
     with Parent(tmp_path, relay, relay=True) as agent:
-        from fanout.root.payload import payload
-
         identity = dict(agent.identity, id=1, name="child", relay=False)
         agent.send(frames.CONNECT, {
             "children": [{"id": 1, "identity": identity, "local": True, "python": child}],
