@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from fanout.scenario.decorator import Scenario, scenario
     from fanout.scenario.failures import (
         CommandFailed,
+        FetchFailed,
         InvariantBroken,
         MemberFailed,
         ProcessFailed,
         ShipFailed,
         SyncFailed,
     )
+    from fanout.scenario.fetching import Fetched
     from fanout.scenario.fleet import Fleet
     from fanout.scenario.group import Group, Machine
     from fanout.scenario.matches import Matches
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = [
     "CommandFailed",
     "FanoutError",
+    "FetchFailed",
+    "Fetched",
     "Fleet",
     "FleetError",
     "Group",
@@ -66,8 +70,10 @@ _MODULES = {
     "root.outcomes": ("Outcome", "Report", "RunOutcome", "RunResult"),
     "scenario.decorator": ("Scenario",),
     "scenario.failures": (
-        "CommandFailed", "InvariantBroken", "MemberFailed", "ProcessFailed", "ShipFailed", "SyncFailed",
+        "CommandFailed", "FetchFailed", "InvariantBroken", "MemberFailed", "ProcessFailed", "ShipFailed",
+        "SyncFailed",
     ),
+    "scenario.fetching": ("Fetched",),
     "scenario.fleet": ("Fleet",),
     "scenario.group": ("Group", "Machine"),
     "scenario.matches": ("Matches",),

@@ -17,22 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from .main import Agent
-
     Entry = list[Any]
 
 DEPTH = 90  # folders below each other
 BEYOND = "it is beyond the cap of this machine"
 LOOKED = 500  # names looked at in one folder before all else gets its turn
-
-
-def fetch(agent: Agent, pattern: str, cap: int) -> Iterator[Entry | None]:
-    pattern = os.path.expanduser(agent.fill(pattern))
-    if not pattern.startswith("/"):
-        base = os.fsencode(agent.work)
-    else:
-        base = b"/"
-    return Reader(cap).entries(base, os.fsencode(pattern))
 
 
 def magic(name: bytes) -> bool:
@@ -44,18 +33,26 @@ def names(pattern: bytes) -> list[bytes]:
 
 
 class Reader:
-    def __init__(self, cap: int) -> None:
+    def __init__(self, work: str, pattern: str, cap: int) -> None:
+        """`pattern` names what is to be read, from `work` on; `cap`: bytes of it.  ValueError: it names no file."""
+        pattern = os.path.expanduser(pattern)
+        self._base = b"/" if pattern.startswith("/") else os.fsencode(work)
+        self._parts = names(os.fsencode(pattern))
+        if not self._parts:
+            raise ValueError("the pattern names no file")
         self._room = cap
 
-    def entries(self, base: bytes, pattern: bytes) -> Iterator[Entry | None]:
-        parts = names(pattern)
+    def full(self) -> None:
+        """From now on, what there is is only counted."""
+        self._room = 0
+
+    def entries(self) -> Iterator[Entry | None]:
+        parts = self._parts
         fixed = 0
         while fixed < len(parts) - 1 and not magic(parts[fixed]):
             fixed += 1
-        top = os.path.join(base, *parts[:fixed])
+        top = os.path.join(self._base, *parts[:fixed])
         rest = parts[fixed:]
-        if not rest:
-            raise ValueError("the pattern names no file")
         deep = b"**" in rest
         if rest[-1] == b"**":  # all that is below, whole folders
             rest, deep = [*rest[:-1], b"*"], b"**" in rest[:-1]

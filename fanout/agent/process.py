@@ -297,6 +297,8 @@ class Process(Child):
         """A start at an instant that is yet to come."""
         self._begun = 0
         """Bytes of output before the latest start."""
+        self.failed = False
+        """It ended badly, and was not stopped."""
         self.broken = ""
         """Why output could not be kept, if so."""
 
@@ -501,7 +503,8 @@ class Process(Child):
         self._ready = None
         code = exit_code(status)
         tail = b""
-        if code != 0 and not self.stopping and self.spool is not None:
+        self.failed = code != 0 and not self.stopping
+        if self.failed and self.spool is not None:
             tail = self.spool.tail(TAIL)
         self.agent.emit(self.call, EXITED, [code, self.stopping, tail], self._extra())
 

@@ -8,14 +8,17 @@ Travels to a machine with the first command that needs it.
 from __future__ import annotations
 
 from .core import codec, frames, parcels
-from .core.node import DONE
+from .core.node import DONE, REFUSED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from .collecting import Collected
+    from .fetching import Reader
     from .main import Agent
+    from .process import Process
 
     Entries = Iterator[list[Any] | None]
 
@@ -74,29 +77,51 @@ class Streams:
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
         self._streams: dict[int, Stream] = {}
+        self._readers: dict[int, Reader] = {}
+        self._collected: Collected | None = None
 
     def command(self, call: int, body: dict[str, Any]) -> None:
         """KeyError, TypeError, ValueError: it makes no sense."""
         what = body["what"]
         if what == "files":
-            from .fetching import fetch
+            from .fetching import Reader
 
-            self.begin(call, fetch(self.agent, body["pattern"], int(body["cap"])))
+            reader = Reader(self.agent.work, self.agent.fill(body["pattern"]), int(body["cap"]))
+            self._begin(call, reader.entries())
+            self._readers[call] = reader
         elif what == "follow":
             from .following import follow
 
-            self.begin(call, follow(self.agent.processes.get(body["process"]), int(body["tail"])))
+            self._begin(call, follow(self.agent.processes.get(body["process"]), int(body["tail"])))
+        elif what == "full":
+            if body["call"] in self._readers:
+                self._readers[body["call"]].full()
+            self.agent.emit(call, DONE, "")
         elif what == "stop":
-            self._streams.pop(body["call"], None)
+            self._over(body["call"])
             self.agent.emit(call, DONE, "")
         else:
             raise ValueError("there is no stream of %r" % what)
 
-    def begin(self, call: int, entries: Entries) -> None:
+    def _begin(self, call: int, entries: Entries) -> None:
         self._streams[call] = Stream(self.agent, call, entries)
 
-    def __contains__(self, call: int) -> bool:
-        return call in self._streams
+    def _over(self, call: int) -> None:
+        self._streams.pop(call, None)
+        self._readers.pop(call, None)
+
+    def clear(self) -> None:
+        """The run ends: nobody waits for any of them."""
+        self._streams.clear()
+        self._readers.clear()
+
+    def collect(self, call: int, collected: Collected) -> None:
+        self._collected = collected
+        self._begin(call, collected.entries())
+
+    def left(self) -> int:
+        """Bytes of collected logs that have not been read yet; 1 at least, until the last word of them is said."""
+        return 0 if self._collected is None or not self._streams else self._collected.left + 1
 
     def pump(self) -> bool:
         """False: nothing to do until something else happens."""
@@ -105,6 +130,30 @@ class Streams:
             try:
                 busy = stream.step() or busy
             except StopIteration:
-                del self._streams[call]
+                self._over(call)
                 self.agent.emit(call, DONE, "")
+            except Exception as error:  # whatever is wrong with one stream, the agent and all else go on
+                self._over(call)
+                self.agent.emit(call, REFUSED, "%s: %s" % (type(error).__name__, error))
         return busy
+
+
+def collect(agent: Agent, call: int, body: dict[str, Any]) -> float:
+    """Begin to bring the logs of processes that say so; returns how many seconds that may take."""
+    from .collecting import Collected
+
+    wanted = [
+        (process.spec["name"] + ".log", process.spool)
+        for process in agent.processes.values()
+        if process.spool is not None and _wanted(process, body["failed"])
+    ]
+    if agent.streams is None:
+        agent.streams = Streams(agent)
+    if wanted:
+        agent.streams.collect(call, Collected(wanted, body["cap"]))
+    return float(body["seconds"])
+
+
+def _wanted(process: Process, failed: bool) -> bool:
+    when = process.spec.get("collect")
+    return when == "always" or (when == "on_failure" and (failed or process.failed))

@@ -127,7 +127,8 @@ def command(
             try:
                 # A scenario's own prints must not get into the JSON.
                 with contextlib.redirect_stdout(out):
-                    result = execute(scenario, {"run": run, "fleet": fleet, **options}, [folder, console])
+                    given = {"run": run, "fleet": fleet, "keep": folder.machine, **options}
+                    result = execute(scenario, given, [folder, console])
             except (Exception, KeyboardInterrupt) as raised:
                 error = raised
                 result = aborted(run, scenario, raised)

@@ -3,6 +3,8 @@
     run.json                          who, what and when; written first
     reports.jsonl                     every report, one JSON object a line
     machines/<name>/<process>.log     forwarded logs, byte for byte
+    machines/<name>/collected/        logs brought whole at the end
+    machines/<name>/files/            what `fetch` brought
     result.json                       the result; there only when the run ended
 
 What always holds: a report or log is with the operating system when the call returns, so a crash of the
@@ -28,12 +30,11 @@ from typing import Any, BinaryIO, Self
 from fanout.errors import FanoutError, UsageError
 from fanout.root.observer import Observer
 from fanout.root.outcomes import Report, RunResult
+from fanout.root.safe_names import SafeNames
 from fanout.version import __version__
 
 OPEN_LOGS = 64  # files; the least recently written is closed first
-NAME = 120  # characters of a file's name that are kept; file systems take 255 bytes
 
-_ODD = re.compile(rb"[^A-Za-z0-9._@+=,-]|^\.")
 _SECRET = re.compile(r"(?i)pass|secret|token|credential|key")
 _PAIR = re.compile(r"((?:--\w+=)?[^=]*=).+", re.DOTALL)
 _LOGIN = re.compile(r"://[^/@\s]*@")
@@ -57,31 +58,6 @@ def redact(argument: str) -> str:
     if pair and _SECRET.search(pair[1]):
         return f"{pair[1]}***"
     return _LOGIN.sub("://***@", argument)
-
-
-class SafeNames:
-    """File names for names from elsewhere: no separator, no dot in front, distinct on any file system.
-
-    Bytes that are odd in a file's name become `%XX`; a name that is too long, or equals an earlier one when
-    case is ignored, gets a number after a `~`.
-    """
-
-    def __init__(self) -> None:
-        self._given: dict[str, str] = {}
-        self._taken: set[str] = set()
-
-    def get(self, name: str) -> str:
-        """Always the same for the same name."""
-        if name not in self._given:
-            raw = name.encode("utf-8", "surrogatepass")
-            safe = _ODD.sub(lambda match: b"%%%02X" % match[0][0], raw).decode("ascii") or "%"
-            safe, base, count = safe[:NAME], safe[:NAME], 1
-            while safe.casefold() in self._taken:
-                count += 1
-                safe = f"{base}~{count}"
-            self._taken.add(safe.casefold())
-            self._given[name] = safe
-        return self._given[name]
 
 
 class RunFolder(Observer):
@@ -141,6 +117,10 @@ class RunFolder(Observer):
         }
         with self._explained(self.path / "reports.jsonl"):
             _write_all(self._reports, _json(record).encode() + b"\n")
+
+    def machine(self, name: str) -> Path:
+        """Where what is kept of a machine is; not made yet."""
+        return self.path / "machines" / self._machines.get(name)
 
     def log(self, machine: str, process: str, data: bytes) -> None:
         folder = self._machines.get(machine)

@@ -65,7 +65,7 @@ class Names:
     def __init__(self, *reserved: bytes) -> None:
         """`reserved`: names at the top that none gets."""
         self._given: dict[tuple[Place, bytes], bytes] = {}
-        self._taken = {((), _alike(name)) for name in reserved}
+        self._taken: set[tuple[Place, str]] = {((), _alike(name)) for name in reserved}
         self._folders: set[Place] = {()}
         self._others: set[Place] = set()
 

@@ -71,6 +71,6 @@ def _entries(block: bytes) -> Iterator[tuple[Any, ...]]:
         if shape is None or len(entry) != len(shape) + 1:
             raise ProtocolError("an entry of no known kind")
         for value, kind in zip(entry[1:], shape, strict=True):
-            if type(value) is not kind or (kind is int and not 0 <= value < 1 << 63):
+            if type(value) is not kind or (isinstance(value, int) and not 0 <= value < 1 << 63):
                 raise ProtocolError("an entry of the wrong shape")
         yield tuple(entry)

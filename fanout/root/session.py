@@ -35,7 +35,7 @@ _SHAPES: dict[tuple[int, int], tuple[Any, ...]] = {
 }
 """What the answers to a kind of command look like, where they are taken apart: machines are not believed blindly."""
 
-_PARTS = {frames.SHIP: "files", frames.REMOTE: "remote"}
+_PARTS = {frames.FETCH: "fetch", frames.SHIP: "files", frames.REMOTE: "remote"}
 """The part of the agent that a kind of command needs: every machine gets it before the first of them."""
 
 DESCRIBED = 5  # machines named one by one in an error
@@ -108,6 +108,8 @@ class Session:
         self._reports: dict[int, int] = {}
         self._last_report: dict[int, str] = {}
         self._logged: dict[tuple[int, int], int] = {}
+        self.streams: dict[int, Callable[[int, bytes], None]] = {}
+        """Call -> who takes (machine, bytes) of what is sent in bulk for it, other than logs."""
 
     def now(self) -> float:
         return time.monotonic()
@@ -244,10 +246,8 @@ class Session:
         packed = codec.pack(body)
         if len(packed) > frames.MAX_SIZE[frames.CONTROL] - (64 << 10):
             raise ValueError(f"a command of {len(packed)} bytes is too large for one message")
-        part = _PARTS.get(kind)
-        if part is not None and part not in self._parts:
-            self._parts.append(part)
-            self._send_part(part, self.up | self.detached)
+        if kind in _PARTS:
+            self.need(_PARTS[kind])
         self._number += 1
         call = self._calls[self._number] = Call(self._number, targets, kind)
         reachable = targets & (self.up | self.detached)
@@ -255,6 +255,12 @@ class Session:
         call.lose(targets & ~reachable)
         self.kick()
         return call
+
+    def need(self, part: str) -> None:
+        """Every machine has this part of the agent before it gets any later command."""
+        if part not in self._parts:
+            self._parts.append(part)
+            self._send_part(part, self.up | self.detached)
 
     def _send(self, kind: int, number: int, machines: int, packed: bytes) -> None:
         if machines:
@@ -464,6 +470,9 @@ class Session:
                 if not piece:
                     return
                 self._logged[machine, process] = max(known, offset) + len(piece)
+                if process in self.streams:
+                    self.streams[process](machine, piece)
+                    return
                 self.forwarded += len(piece)
                 self._settled.set()
                 self.on_log(machine, process, piece)
@@ -485,11 +494,17 @@ class Session:
 
     # Down.
 
-    async def end(self, grace: float = 2.0, timeout: float = 20.0) -> None:
-        """Stop everything on every machine, bring the last reports and logs home, close.  Bounded by `timeout`."""
+    async def end(self, grace: float = 2.0, timeout: float = 20.0, collect: dict[str, Any] | None = None,
+                  begun: Callable[[Call], object] = lambda call: None) -> None:
+        """Stop everything on every machine, bring the last reports and logs home, close.  Bounded by `timeout`.
+
+        `collect`: what of their logs machines are to bring whole (see `fanout.agent.streams`); `begun` is told the
+        call that they come for.
+        """
         deadline = self.now() + timeout
         if (self.up | self.detached) and not self._ending:
-            call = self.call(frames.END, self.up | self.detached, {"grace": grace})
+            call = self.call(frames.END, self.up | self.detached, {"grace": grace, "collect": collect})
+            begun(call)
             if not await call.wait(tree.ENDED, timeout=min(DETACHED_MOST, timeout / 2)) and self.detached:
                 self.lose(self.detached, Outcome.LOST, "it could not be reached at the end; its lease ends it")
             await call.wait(tree.ENDED, timeout=max(0.1, deadline - self.now() - 6.0))

@@ -16,7 +16,7 @@ import resource
 import secrets
 import sys
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from fanout.root.outcomes import Failure, Outcome, Report, RunOutcome, RunResult
 from fanout.root.planner import Tree, plan
 from fanout.root.session import Session
 from fanout.root.settings import Settings
+from fanout.scenario.collecting import end, last_fetches
 from fanout.scenario.context import Context
 from fanout.scenario.counts import resolve
 from fanout.scenario.decorator import Scenario
@@ -83,6 +84,8 @@ class RunOptions:
     cipher: str | None = None
     forward_agent: bool = False
     run: str = field(default_factory=new_run_id)
+    keep: Callable[[str], Path] | None = None
+    """Where what is kept of a machine goes, by its name."""
 
 
 async def run(path: Path, options: RunOptions, observers: Sequence[Observer] = ()) -> RunResult:
@@ -244,6 +247,7 @@ class _Run:
         session = Session(machines, tree.parents, settings, relay_key=self.source.relay_key)
         self.session = session
         context = self.context = Context(session, self.observer, options.run, self.args, self.folder)
+        context.keep = options.keep
         session.on_down = self._down
         session.on_report = self._report
         session.on_log = lambda machine, process, data: self.observer.log(
@@ -331,12 +335,13 @@ class _Run:
     async def _tear_down(self) -> None:
         self.observer.phase("tear-down", 0, 1)
         if self.session is not None:
+            assert self.context is not None
             try:
-                await self.session.end(grace=GRACE, timeout=TEAR_DOWN)
+                await last_fetches(self.context, self.result.outcome)
+                await end(self.context, self.result.outcome, GRACE, TEAR_DOWN)
             except (FanoutError, OSError) as error:
                 self.observer.warning(f"the machines were not ended tidily: {error}")
             for machines, problem in self.session.problems:
-                assert self.context is not None
                 told = f"{self.context.names(machines)}: {problem}"
                 self.result.problems.append(told)
                 self.observer.warning(told)
