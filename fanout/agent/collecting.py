@@ -1,8 +1,11 @@
-"""The logs of processes, for the end of a run: each as one file, its end where there is no room for all of it."""
+"""The logs of processes, for the end of a run: each as one file, its end where there is no room for all of it.
+
+Beside NAME.log, NAME.times tells when what follows from which byte on was printed, as the root's own does.
+"""
 
 from __future__ import annotations
 
-from .core.parcels import DATA, END, LEFT, OPEN, PIECE, SHUT, Sum
+from .core.parcels import DATA, END, LEFT, OPEN, PIECE, SHUT, WHOLE, Sum, whole_sum
 from .following import read
 
 TYPE_CHECKING = False
@@ -14,8 +17,9 @@ if TYPE_CHECKING:
 
 
 class Collected:
-    def __init__(self, logs: Iterable[tuple[str, Spool]], cap: int) -> None:
-        """`cap`: bytes of all of them together."""
+    def __init__(self, logs: Iterable[tuple[str, Spool]], cap: int, epoch: float) -> None:
+        """`cap`: bytes of all of them together; `epoch`: what turns our clock into the root's time of day."""
+        self._epoch = epoch
         self.left = 0
         """Bytes that have not been read yet."""
         self._logs = []
@@ -42,4 +46,7 @@ class Collected:
                 at += len(data)
                 self.left -= len(data)
             yield [SHUT, digest.digest(), ""]
+            times = "".join(["%d %.3f\n" % (max(0, offset - begin), when + self._epoch)
+                             for offset, when in spool.marks]).encode()
+            yield [WHOLE, name[:-4] + b".times", 0o600, times, whole_sum(times)]
         yield [END]

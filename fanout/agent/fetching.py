@@ -1,7 +1,7 @@
 """Reads what a pattern names, for `fetch`: files, folders with all below them, links.
 
 Nothing here is read at once that could be large, and nothing is silent: what is not brought is named, with the
-reason.  A generator gives None after each folder looked at, so that the agent lives while it searches.
+reason.  A generator gives [] after each folder looked at, so that the agent lives while it searches.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Reader:
         """From now on, what there is is only counted."""
         self._room = 0
 
-    def entries(self) -> Iterator[Entry | None]:
+    def entries(self) -> Iterator[Entry]:
         parts = self._parts
         fixed = 0
         while fixed < len(parts) - 1 and not magic(parts[fixed]):
@@ -63,7 +63,7 @@ class Reader:
                 yield found
         yield [END]
 
-    def _matches(self, top: bytes, below: bytes, rest: list[bytes]) -> Iterator[bytes | Entry | None]:
+    def _matches(self, top: bytes, below: bytes, rest: list[bytes]) -> Iterator[bytes | Entry]:
         """What the pattern names below `top`, as paths below it; and what cannot be looked into."""
         name, *more = rest
         here = os.path.join(top, below)
@@ -79,7 +79,7 @@ class Reader:
         try:
             for entry in _listed(here):
                 if entry is None:
-                    yield None
+                    yield []
                 elif entry.name.startswith(b".") and not name.startswith(b"."):
                     pass
                 elif name == b"**":
@@ -95,7 +95,7 @@ class Reader:
         except OSError:  # it is no folder, or gone: there is nothing in it
             pass
 
-    def _match(self, path: bytes, name: bytes, deep: bool) -> Iterator[Entry | None]:
+    def _match(self, path: bytes, name: bytes, deep: bool) -> Iterator[Entry]:
         """A link that the pattern names is followed; those below a folder stay links."""
         try:
             path = os.path.realpath(path)
@@ -106,12 +106,12 @@ class Reader:
         except OSError as error:
             yield [LEFT, name, error.strerror or str(error), 0]
 
-    def _folder(self, path: bytes, name: bytes) -> Iterator[Entry | None]:
+    def _folder(self, path: bytes, name: bytes) -> Iterator[Entry]:
         yield [FOLDER, name, stat.S_IMODE(os.stat(path).st_mode)]
         try:
             for entry in _listed(path):
                 if entry is None:
-                    yield None
+                    yield []
                     continue
                 below = os.path.join(name, entry.name)
                 try:
@@ -128,7 +128,7 @@ class Reader:
         except OSError as error:
             yield [LEFT, name, error.strerror or str(error), 0]
 
-    def _file(self, path: bytes, name: bytes) -> Iterator[Entry | None]:
+    def _file(self, path: bytes, name: bytes) -> Iterator[Entry]:
         """OSError: it cannot be opened."""
         kind = _special(os.lstat(path).st_mode)
         if kind:  # before it is opened: that alone can do something
@@ -140,7 +140,7 @@ class Reader:
         finally:
             os.close(fd)
 
-    def _read(self, fd: int, name: bytes) -> Iterator[Entry | None]:
+    def _read(self, fd: int, name: bytes) -> Iterator[Entry]:
         state = os.fstat(fd)
         kind = _special(state.st_mode)
         size = state.st_size
@@ -170,7 +170,7 @@ class Reader:
                     break
                 offset, data = piece
                 if not data:
-                    yield None
+                    yield []
                     continue
                 if len(data) > self._room:
                     note = BEYOND

@@ -426,7 +426,7 @@ class Process(Child):
     def _take(self, data: bytes) -> None:
         if self.spool is not None:
             try:
-                self.spool.write(data)
+                self.spool.write(data, self.agent.loop.now)
             except OSError as error:
                 self.broken = self.broken or "its output could not be kept: %s" % error.strerror
         lines = self._lines.feed(data)  # always: a watch that comes in the middle of a line sees all of it
@@ -448,9 +448,11 @@ class Process(Child):
                     self.agent.emit(watch, MATCHED, [text(line), groups(match), time.time()])
 
     def _forward(self, data: bytes) -> None:
+        clock = self.agent.node.clock
+        when = None if clock is None else self.agent.loop.now - clock  # by the root's clock
         for at in range(0, len(data), RECORD_SIZE):
             piece = data[at : at + RECORD_SIZE]
-            self.agent.node.record(frames.LOGS, codec.pack([self.call, self._sent, piece]))
+            self.agent.node.record(frames.LOGS, codec.pack([self.call, self._sent, piece, when]))
             self._sent += len(piece)
 
     def _finish_output(self) -> None:

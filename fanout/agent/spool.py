@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+MARKS = 2000
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,9 +25,19 @@ class Spool:
         """Bytes in the older file."""
         self.total = 0
         self.dropped = 0
+        self.marks: list[tuple[int, float]] = []
+        """(bytes written before, when): when what follows was written, in ever longer steps."""
+        self._apart = 0.01  # s
+        self._next_mark = 0.0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, now: float) -> None:
         """OSError when the disk is full: what was not written is counted as dropped."""
+        if now >= self._next_mark:
+            if len(self.marks) >= MARKS:
+                del self.marks[::2]
+                self._apart *= 2
+            self.marks.append((self.total, now))
+            self._next_mark = now + self._apart
         self.total += len(data)
         while data:
             try:

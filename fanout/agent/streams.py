@@ -30,7 +30,7 @@ ENTRY = 64  # bytes that an entry takes beside its data
 
 class Stream:
     def __init__(self, agent: Agent, call: int, entries: Entries) -> None:
-        """`entries` gives None when there is nothing at the moment, or nothing yet."""
+        """`entries` gives None when there is nothing until something else happens, and [] to be asked again soon."""
         self.agent = agent
         self.call = call
         self._entries = entries
@@ -46,17 +46,16 @@ class Stream:
         """
         if self.agent.node.room(frames.BULK) < ROOM:
             return False
-        entry: list[Any] | None = None
         for _ in range(STEPS):
             entry = next(self._entries)
             if entry is None:
-                break
+                return self._send()
+            if not entry:
+                return True
             self._kept.append(entry)
             self._size += ENTRY + sum([len(part) for part in entry if isinstance(part, (bytes, str))])
-            if self._size >= parcels.BLOCK:
-                break
-        if entry is None or self._size >= parcels.BLOCK or entry[0] == parcels.END:
-            return self._send()
+            if self._size >= parcels.BLOCK or entry[0] == parcels.END:
+                return self._send()
         return True
 
     def _send(self) -> bool:
@@ -66,7 +65,7 @@ class Stream:
         self._kept, self._size = [], 0
         for at in range(0, len(data), RECORD):
             piece = data[at : at + RECORD]
-            self.agent.node.record(frames.LOGS, codec.pack([self.call, self._sent, piece]))
+            self.agent.node.record(frames.LOGS, codec.pack([self.call, self._sent, piece, None]))
             self._sent += len(piece)
         return True
 
@@ -150,7 +149,7 @@ def collect(agent: Agent, call: int, body: dict[str, Any]) -> float:
     if agent.streams is None:
         agent.streams = Streams(agent)
     if wanted:
-        agent.streams.collect(call, Collected(wanted, body["cap"]))
+        agent.streams.collect(call, Collected(wanted, body["cap"], body["epoch"] - (agent.node.clock or 0.0)))
     return float(body["seconds"])
 
 

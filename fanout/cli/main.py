@@ -19,6 +19,7 @@ COMMANDS = {
     "run": ("fanout.cli.run", "Run a scenario on a fleet."),
     "exec": ("fanout.cli.exec", "Run one command on many machines."),
     "shell": ("fanout.cli.shell", "A prompt over many machines."),
+    "logs": ("fanout.cli.logs", "The logs of a run, while it goes on and afterwards."),
     "check": ("fanout.cli.check", "Check scenarios without any machine."),
     "doctor": ("fanout.cli.doctor", "What would fail here or on a fleet, and the remedy."),
     "lab": ("fanout.cli.lab", "Isolated hosts on this machine, to try things on."),

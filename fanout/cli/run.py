@@ -15,7 +15,7 @@ from fanout.cli.main import INTERRUPTED
 from fanout.cli.types import counts, duration, pairs, relays
 from fanout.errors import FanoutError, UsageError
 from fanout.report.console import Console
-from fanout.report.folder import RunFolder, new_run_id, result_text
+from fanout.report.folder import LIVE, RunFolder, new_run_id, result_text
 from fanout.report.junit import write_junit
 from fanout.root.outcomes import RunOutcome, RunResult
 
@@ -127,7 +127,7 @@ def command(
             try:
                 # A scenario's own prints must not get into the JSON.
                 with contextlib.redirect_stdout(out):
-                    given = {"run": run, "fleet": fleet, "keep": folder.machine, **options}
+                    given = {"run": run, "fleet": fleet, "keep": folder.machine, "live": folder.path / LIVE, **options}
                     result = execute(scenario, given, [folder, console])
             except (Exception, KeyboardInterrupt) as raised:
                 error = raised

@@ -3,8 +3,10 @@
     run.json                          who, what and when; written first
     reports.jsonl                     every report, one JSON object a line
     machines/<name>/<process>.log     forwarded logs, byte for byte
+    machines/<name>/<process>.times   ... and when they were printed: "from-byte seconds-since-the-epoch", a line each
     machines/<name>/collected/        logs brought whole at the end
     machines/<name>/files/            what `fetch` brought
+    live                              while it goes on: a socket, for `fanout logs -f`
     result.json                       the result; there only when the run ended
 
 What always holds: a report or log is with the operating system when the call returns, so a crash of the
@@ -33,6 +35,9 @@ from fanout.root.outcomes import Report, RunResult
 from fanout.root.safe_names import SafeNames
 from fanout.version import __version__
 
+LIVE = "live"  # the socket of a run that goes on, for `fanout logs -f`
+MARK = 0.005  # s between two times that are noted of one log
+FLUSH = 0.5  # s that they may stay in memory while more comes
 OPEN_LOGS = 64  # files; the least recently written is closed first
 
 _SECRET = re.compile(r"(?i)pass|secret|token|credential|key")
@@ -70,7 +75,7 @@ class RunFolder(Observer):
         self.path = (path or runs_folder() / run).absolute()
         self._machines = SafeNames()
         self._processes: dict[str, SafeNames] = {}
-        self._logs: OrderedDict[tuple[str, str], BinaryIO] = OrderedDict()
+        self._logs: OrderedDict[tuple[str, str], _Log] = OrderedDict()
         self.complete = False
         """Whether the result is written."""
         with self._explained(self.path):
@@ -122,11 +127,11 @@ class RunFolder(Observer):
         """Where what is kept of a machine is; not made yet."""
         return self.path / "machines" / self._machines.get(name)
 
-    def log(self, machine: str, process: str, data: bytes) -> None:
+    def log(self, machine: str, process: str, data: bytes, when: float) -> None:
         folder = self._machines.get(machine)
-        file = self._processes.setdefault(machine, SafeNames()).get(process) + ".log"
-        with self._explained(self.path / "machines" / folder / file):
-            _write_all(self._open_log(folder, file), data)
+        file = self._processes.setdefault(machine, SafeNames()).get(process)
+        with self._explained(self.path / "machines" / folder / f"{file}.log"):
+            self._open_log(folder, file).write(data, when)
 
     def finished(self, result: RunResult) -> None:
         with self._explained(self.path / "result.json"):
@@ -134,7 +139,7 @@ class RunFolder(Observer):
         self.complete = True
         self.close()
 
-    def _open_log(self, folder: str, file: str) -> BinaryIO:
+    def _open_log(self, folder: str, file: str) -> _Log:
         key = (folder, file)
         if key in self._logs:
             self._logs.move_to_end(key)
@@ -143,8 +148,7 @@ class RunFolder(Observer):
             self._logs.popitem(last=False)[1].close()
         path = self.path / "machines" / folder
         path.mkdir(parents=True, exist_ok=True)
-        log = (path / file).open("ab", buffering=0)
-        self._logs[key] = log
+        log = self._logs[key] = _Log(path / file)
         return log
 
     def _write_whole(self, name: str, value: dict[str, Any]) -> None:
@@ -172,6 +176,32 @@ class RunFolder(Observer):
         except OSError as error:
             remedy = "free some space there or choose another folder with --run-dir"
             raise FanoutError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
+
+
+class _Log:
+    """One log, and beside it the times; these are buffered, and what a crash costs of them is only the order."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: BinaryIO = path.with_name(path.name + ".log").open("ab", buffering=0)
+        self._times = path.with_name(path.name + ".times").open("a", encoding="ascii")
+        self._at = self._file.tell()
+        self._marked = 0.0
+        self._flushed = time.monotonic()
+
+    def write(self, data: bytes, when: float) -> None:
+        if not self._marked <= when < self._marked + MARK:
+            self._times.write(f"{self._at} {when:.3f}\n")
+            self._marked = when
+            if time.monotonic() > self._flushed + FLUSH:
+                self._times.flush()
+                self._flushed = time.monotonic()
+        _write_all(self._file, data)
+        self._at += len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        with contextlib.suppress(OSError):
+            self._times.close()
 
 
 def _write_all(file: BinaryIO, data: bytes) -> None:

@@ -69,7 +69,9 @@ class Session:
         self.down: dict[int, tuple[Outcome, str]] = {}
         """Why the others cannot: machine -> (outcome, reason)."""
         self.on_report: Callable[[Report], None] = lambda report: None
-        self.on_log: Callable[[int, int, bytes], None] = lambda machine, call, data: None
+        self.on_log: Callable[[int, int, bytes, float], None] = lambda machine, call, data, when: None
+        """`when`: seconds since the epoch by the root's clock, as the machine knows it."""
+        self.epoch = time.time() - time.monotonic()
         self.on_up: Callable[[int], None] = lambda machine: None
         """A machine is there."""
         self.on_down: Callable[[int, Outcome, str], None] = lambda machines, outcome, reason: None
@@ -462,7 +464,7 @@ class Session:
     def _record(self, kind: int, machine: int, data: bytes) -> None:
         try:
             if kind == frames.LOGS:
-                process, offset, piece = codec.fields(data, int, int, bytes)
+                process, offset, piece, when = codec.fields(data, int, int, bytes, (float, type(None)))
                 known = self._logged.get((machine, process), 0)
                 if offset > known:
                     self._missing(machine, f"{offset - known} bytes of the log of process {process} did not arrive")
@@ -475,7 +477,8 @@ class Session:
                     return
                 self.forwarded += len(piece)
                 self._settled.set()
-                self.on_log(machine, process, piece)
+                now = self.now()
+                self.on_log(machine, process, piece, self.epoch + (now if when is None else min(when, now)))
             else:
                 seq, stamp, text, fields = codec.fields(data, int, (int, float), str, dict)
                 known = self._reports.get(machine, 0)

@@ -37,7 +37,7 @@ async def end(context: Context, outcome: RunOutcome, grace: float, timeout: floa
         await session.end(grace=grace, timeout=timeout)
         return
     work = Fetch(session, placed(context, "collected"), CAP, TOTAL)
-    collect = {"failed": outcome is not RunOutcome.PASSED, "cap": CAP, "seconds": COLLECT}
+    collect = {"failed": outcome is not RunOutcome.PASSED, "cap": CAP, "seconds": COLLECT, "epoch": session.epoch}
     await session.end(grace=grace, timeout=timeout + COLLECT, collect=collect, begun=work.of)
     for machine, intake in work.intakes.items():
         if not intake.over:

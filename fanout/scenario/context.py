@@ -56,6 +56,8 @@ class Context:
         """There are processes whose logs are to be brought at the end."""
         self.processes: dict[int, str] = {}
         """Call number of a spawn -> the process's name."""
+        self.spawned: dict[int, int] = {}
+        """Call number of a spawn -> the machines."""
         self._names: set[str] = set()
         self._doing: dict[int, tuple[str, float]] = {}
         self._next = 0

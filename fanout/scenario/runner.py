@@ -40,6 +40,7 @@ from fanout.scenario.counts import resolve
 from fanout.scenario.decorator import Scenario
 from fanout.scenario.fleet import Fleet
 from fanout.scenario.interrupts import Interrupts
+from fanout.scenario.live import live
 from fanout.scenario.loader import beside, load
 from fanout.scenario.observers import Observers
 from fanout.scenario.params import bind
@@ -86,6 +87,8 @@ class RunOptions:
     run: str = field(default_factory=new_run_id)
     keep: Callable[[str], Path] | None = None
     """Where what is kept of a machine goes, by its name."""
+    live: Path | None = None
+    """Where `fanout logs -f` reaches this run: the path of a socket."""
 
 
 async def run(path: Path, options: RunOptions, observers: Sequence[Observer] = ()) -> RunResult:
@@ -250,8 +253,8 @@ class _Run:
         context.keep = options.keep
         session.on_down = self._down
         session.on_report = self._report
-        session.on_log = lambda machine, process, data: self.observer.log(
-            machines[machine].name, context.processes.get(process, str(process)), data
+        session.on_log = lambda machine, process, data, when: self.observer.log(
+            machines[machine].name, context.processes.get(process, str(process)), data, when
         )
         self._needed = math.ceil(self.scenario.quorum * len(machines) - 1e-9)
         await session.connect(lambda done, total: self.observer.phase("connect", done, total))
@@ -294,7 +297,8 @@ class _Run:
         fleet = Fleet(self.context, self.session.up)
         self._playing = True
         try:
-            await self.scenario.function(fleet, **self.args)
+            async with live(self.context, self.options.live):
+                await self.scenario.function(fleet, **self.args)
         except BaseException as error:  # sys.exit too; a cancellation, when the run is concluded already
             self._conclude(*judge(error))
         else:

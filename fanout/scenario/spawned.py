@@ -86,6 +86,7 @@ async def spawn(
     body["at"] = None if delay is None else context.session.now() + delay
     call = context.call(frames.SPAWN, bits, body)
     context.processes[call.number] = body["name"]
+    context.spawned[call.number] = bits
     spawned = Spawned(context, call, body["name"], show(command), ready is not None, logs != "none")
     await spawned.up(bits, timeout, delay)
     return spawned

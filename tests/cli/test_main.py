@@ -55,7 +55,7 @@ def stub(
         for observer in observers:
             observer.phase("provision", 0, 2)
             observer.report(Report(1, "peer-1", 1, 0.0, "hello"))
-            observer.log("peer-1", "node", b"line\n")
+            observer.log("peer-1", "node", b"line\n", 1.0)
             observer.finished(result)
         return result
 

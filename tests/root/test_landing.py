@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from fanout.agent.core.parcels import whole_sum
 from fanout.root.landing import Landing, Names, Refused, parts, stays_inside
 
-NAME = st.sampled_from([b"a", b"A", b"b", b"..", b".", b"", b"\xc3\xa4", b"a\xcc\x88", b"\xff", b"x" * 300, b"s", b"~2"])
+NAME = st.sampled_from(
+    [b"a", b"A", b"b", b"..", b".", b"", b"\xc3\xa4", b"a\xcc\x88", b"\xff", b"x" * 300, b"s", b"~2"])
 PATH = st.lists(NAME, max_size=4).map(b"/".join)
 
 

@@ -27,7 +27,8 @@ def fetches(passes: Passes, tmp_path: Path) -> Passes:
 
     async def fetches(body: str, **options: Any):  # type: ignore[no-untyped-def]
         machines = tmp_path / "machines"
-        return await passes(HEAD.format(path=str(machines)) + dedent(body), keep=lambda name: machines / name, **options)
+        head = HEAD.format(path=str(machines))
+        return await passes(head + dedent(body), keep=lambda name: machines / name, **options)
 
     return fetches
 
@@ -165,7 +166,8 @@ async def test_on_failure_files_come_only_when_the_run_fails(play: Play, tmp_pat
         assert {}
     """
     for holds in (True, False):
-        result, _ = await play(body.format(holds), machines=2, keep=lambda name: tmp_path / str(holds) / name)
+        keep = (tmp_path / str(holds)).joinpath
+        result, _ = await play(body.format(holds), machines=2, keep=keep)
         assert result.outcome is (RunOutcome.PASSED if holds else RunOutcome.FAILED)
     assert not (tmp_path / "True").exists()
     assert (tmp_path / "False/local-1/files/core").read_text() == "why\n"
