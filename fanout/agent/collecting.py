@@ -34,7 +34,7 @@ class Collected:
         for name, spool, kept, size in self._logs:
             if size < kept:
                 yield [LEFT, name, "its begin is beyond the cap of this machine", kept - size]
-            yield [OPEN, name, 0o600, size]
+            yield [OPEN, name, 0o600, size, size]
             digest = Sum(size)
             at, begin = 0, spool.total - size
             while at < size:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     Entry = list[Any]
 
 DEPTH = 90  # folders below each other
-BEYOND = "it is beyond the cap of this machine"
 LOOKED = 500  # names looked at in one folder before all else gets its turn
 
 
@@ -41,10 +40,11 @@ class Reader:
         if not self._parts:
             raise ValueError("the pattern names no file")
         self._room = cap
+        self._beyond = "it is beyond the cap of this machine"
 
     def full(self) -> None:
-        """From now on, what there is is only counted."""
-        self._room = 0
+        """The root has no room for more: from now on, what there is is only counted."""
+        self._room, self._beyond = 0, "it is beyond the cap of all machines together"
 
     def entries(self) -> Iterator[Entry]:
         parts = self._parts
@@ -145,21 +145,22 @@ class Reader:
         kind = _special(state.st_mode)
         size = state.st_size
         mode = stat.S_IMODE(state.st_mode)
-        sparse = state.st_blocks * 512 < size
+        expected = min(size, state.st_blocks * 512)
         if kind:
             yield [LEFT, name, "it is %s" % kind, 0]
-        elif (0 if sparse else size) > self._room:
-            yield [LEFT, name, BEYOND, size]
+        elif expected > self._room:
+            yield [LEFT, name, self._beyond, expected]
         elif size <= PIECE:
             # One more than it has: files of /proc say that they have none.
             data = os.pread(fd, PIECE, 0)[: size or PIECE]
-            self._room -= len(data)
+            self._room = max(0, self._room - len(data))
             yield [WHOLE, name, mode, data, whole_sum(data)]
         else:
-            yield [OPEN, name, mode, size]
+            yield [OPEN, name, mode, size, expected]
+            self._room -= expected
             digest = Sum(size)
             note = ""
-            reading = _extents(fd, size) if sparse else _pieces(fd, 0, size)
+            reading = _extents(fd, size) if expected < size else _pieces(fd, 0, size)
             while True:
                 try:
                     piece = next(reading, None)
@@ -172,10 +173,11 @@ class Reader:
                 if not data:
                     yield []
                     continue
-                if len(data) > self._room:
-                    note = BEYOND
+                if len(data) > expected + self._room:  # it holds more than the file system said
+                    note = self._beyond
                     break
-                self._room -= len(data)
+                self._room -= max(0, len(data) - expected)
+                expected = max(0, expected - len(data))
                 digest.add(offset, data)
                 yield [DATA, offset, data]
             if note:

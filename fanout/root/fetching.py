@@ -54,6 +54,7 @@ class Intake:
         self._landing = Landing(fetch.place(machine))
         self._room = fetch.cap
         self._name = b""
+        self._size = self._reserved = 0
         self._skip = ""
         """Why the file under way is not taken."""
 
@@ -73,7 +74,7 @@ class Intake:
             raise ProtocolError("more than all")
         if kind == parcels.WHOLE:
             path, mode, data, digest = parts
-            self._open(path, mode, len(data))
+            self._open(path, mode, len(data), len(data))
             self._data(0, data)
             self._shut(digest, "")
         elif kind == parcels.OPEN:
@@ -100,10 +101,12 @@ class Intake:
         except Refused as error:
             self._leave(name, str(error))
 
-    def _open(self, path: bytes, mode: int, size: int) -> None:
+    def _open(self, path: bytes, mode: int, size: int, expected: int) -> None:
         if self._name:
             raise ProtocolError("a file within another")
-        self._name = path
+        self._name, self._size = path, expected
+        if not self._reserve(expected):
+            return
         try:
             self._landing.open(path, mode, size)
         except Refused as error:
@@ -112,26 +115,38 @@ class Intake:
     def _data(self, offset: int, data: bytes) -> None:
         if not self._name:
             raise ProtocolError("data of no file")
-        if len(data) > self._fetch.room:
-            self._skip = self._skip or BEYOND
-            self._fetch.full()
-        elif len(data) > self._room:
+        if self._skip or not self._reserve(len(data) - self._reserved):
+            return
+        try:
+            self._landing.write(offset, data)
+        except Refused as error:
+            self._skip = str(error)
+        self._reserved -= len(data)
+        self.bytes += len(data)
+
+    def _reserve(self, size: int) -> bool:
+        """Room for so many bytes more of the file under way; False: there is none, and it is skipped."""
+        if size <= 0:
+            return True
+        if size > self._room:
             raise ProtocolError("it sends more than it may")
-        if not self._skip:
-            try:
-                self._landing.write(offset, data)
-            except Refused as error:
-                self._skip = str(error)
-                return
-            self._room -= len(data)
-            self._fetch.room -= len(data)
-            self.bytes += len(data)
+        if size > self._fetch.room:
+            self._skip = BEYOND
+            self._fetch.full()
+            return False
+        self._room -= size
+        self._fetch.room -= size
+        self._reserved += size
+        return True
 
     def _shut(self, digest: bytes, note: str) -> None:
         if not self._name:
             raise ProtocolError("the end of no file")
         name, self._name = self._name, b""
         reason, self._skip = self._skip, ""
+        self._room += self._reserved
+        self._fetch.room += self._reserved
+        self._reserved = 0
         if not reason and digest:
             try:
                 self.files.append(self._landing.shut(digest))
@@ -142,7 +157,7 @@ class Intake:
                     _count(self.notes, name, note, 0)
                 return
         self._landing.give_up()
-        self._leave(name, reason or note or "it was given up there")
+        self._leave(name, reason or note or "it was given up there", self._size)
 
     def _leave(self, name: bytes, reason: str, size: int = 0) -> None:
         _count(self.left, name, reason, size)
@@ -214,7 +229,6 @@ class Fetch:
 
     def full(self) -> None:
         """There is no room for more of any machine: what they still have is only counted."""
-        self.room = 0
         if not self._full:
             self._full = True
             self._ask("full")

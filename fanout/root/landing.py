@@ -119,6 +119,8 @@ class Landing:
         self._names = Names(self._file)
         self._top = -1
         self._links: list[tuple[Place, bytes]] = []
+        self._last: tuple[Place, int] = ((), -1)
+        """The folder that was reached last, open."""
         self._draft = -1
         self._place: Place = ()
         self._mode = self._size = self._next = 0
@@ -157,11 +159,7 @@ class Landing:
         os.ftruncate(self._draft, self._size)
         os.fchmod(self._draft, self._mode & 0o777 | 0o600)
         *above, name = self._place
-        folder = self._reach(tuple(above))
-        try:
-            os.rename(self._file, name, src_dir_fd=self._top, dst_dir_fd=folder)
-        finally:
-            os.close(folder)
+        os.rename(self._file, name, src_dir_fd=self._top, dst_dir_fd=self._reach(tuple(above)))
         os.close(self._draft)
         self._draft = -1
         return self.path(self._place)
@@ -178,7 +176,7 @@ class Landing:
 
     def make(self, path: bytes) -> None:
         """A folder."""
-        os.close(self._reach(self._names.folder(path)))
+        self._reach(self._names.folder(path))
 
     def link(self, path: bytes, target: bytes) -> None:
         """Links are made at the very end, so that nothing is ever written through one."""
@@ -193,11 +191,8 @@ class Landing:
             problem = ""
             try:
                 folder = self._reach(tuple(above))
-                try:
-                    os.symlink(target, self._file, dir_fd=folder)
-                    os.rename(self._file, name, src_dir_fd=folder, dst_dir_fd=folder)
-                finally:
-                    os.close(folder)
+                os.symlink(target, self._file, dir_fd=folder)
+                os.rename(self._file, name, src_dir_fd=folder, dst_dir_fd=folder)
             except OSError as error:
                 problem = error.strerror or str(error)
             yield self.path(place), problem
@@ -206,9 +201,10 @@ class Landing:
     def close(self) -> None:
         """Idempotent; a file under way is given up."""
         self.give_up()
-        if self._top >= 0:
-            os.close(self._top)
-            self._top = -1
+        for fd in (self._top, self._last[1]):
+            if fd >= 0:
+                os.close(fd)
+        self._top, self._last = -1, ((), -1)
 
     def path(self, place: Place) -> Path:
         return self.folder.joinpath(*map(os.fsdecode, place))
@@ -220,7 +216,9 @@ class Landing:
         return self._top
 
     def _reach(self, place: Place) -> int:
-        """A folder below the top, made where it is not there; never by way of a link."""
+        """A folder below the top, made where it is not there; never by way of a link.  It stays open for a while."""
+        if self._last[1] >= 0 and self._last[0] == place:
+            return self._last[1]
         here = os.dup(self._open_top())
         for name in place:
             with contextlib.suppress(FileExistsError):
@@ -230,4 +228,7 @@ class Landing:
             finally:
                 os.close(here)
             here = below
+        if self._last[1] >= 0:
+            os.close(self._last[1])
+        self._last = place, here
         return here

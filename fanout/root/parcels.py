@@ -12,7 +12,7 @@ from fanout.agent.core.codec import ProtocolError
 
 _SHAPES: dict[int, tuple[type, ...]] = {
     parcels.WHOLE: (bytes, int, bytes, bytes),
-    parcels.OPEN: (bytes, int, int),
+    parcels.OPEN: (bytes, int, int, int),
     parcels.DATA: (int, bytes),
     parcels.SHUT: (bytes, str),
     parcels.FOLDER: (bytes, int),

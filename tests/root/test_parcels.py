@@ -16,7 +16,7 @@ from fanout.root.parcels import Opener
 
 ENTRY = st.one_of(
     st.tuples(st.just(parcels.WHOLE), st.binary(), st.integers(0, 0o7777), st.binary(max_size=5000), st.binary()),
-    st.tuples(st.just(parcels.OPEN), st.binary(), st.integers(0, 0o7777), st.integers(0, 1 << 62)),
+    st.tuples(st.just(parcels.OPEN), st.binary(), st.integers(0, 0o7777), *[st.integers(0, 1 << 62)] * 2),
     st.tuples(st.just(parcels.DATA), st.integers(0, 1 << 62), st.just(b"compresses well " * 500)),
     st.tuples(st.just(parcels.SHUT), st.binary(), st.text()),
     st.tuples(st.just(parcels.LEFT), st.binary(), st.text(), st.integers(0, 1 << 62)),

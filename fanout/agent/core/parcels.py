@@ -3,7 +3,7 @@
     size u32 | packing u8 | block        a block is a msgpack list of entries; an entry is a list: its kind, then ...
 
     WHOLE   path, mode, data, hash       a small file
-    OPEN    path, mode, size             a larger one: then its DATA, then SHUT
+    OPEN    path, mode, size, expected   a larger one, with so many bytes of data as it seems: then DATA, then SHUT
     DATA    offset, data                 ascending; what is between is a hole
     SHUT    hash, note                   the file is complete; an empty hash: it is given up, and the note says why
     FOLDER  path, mode
