@@ -38,7 +38,7 @@ from fanout.version import __version__
 LIVE = "live"  # the socket of a run that goes on, for `fanout logs -f`
 MARK = 0.005  # s between two times that are noted of one log
 FLUSH = 0.5  # s that they may stay in memory while more comes
-OPEN_LOGS = 64  # files; the least recently written is closed first
+OPEN_LOGS = 64  # logs, of two files each; the least recently written is closed first
 
 _SECRET = re.compile(r"(?i)pass|secret|token|credential|key")
 _PAIR = re.compile(r"((?:--\w+=)?[^=]*=).+", re.DOTALL)

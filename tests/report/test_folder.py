@@ -87,7 +87,7 @@ def test_more_logs_than_open_files_lose_nothing(state: Path) -> None:
         for turn in (b"1", b"2", b"3"):
             for i in range(OPEN_LOGS * 3):
                 kept.log(f"m{i}", "p", turn, 1.0)
-        assert descriptors() <= before + OPEN_LOGS + 1
+        assert descriptors() <= before + 2 * OPEN_LOGS + 1  # each has its times beside it
         assert {p.read_bytes() for p in kept.path.glob("machines/*/p.log")} == {b"123"}
         assert len(list(kept.path.glob("machines/*"))) == OPEN_LOGS * 3
     assert descriptors() == before
