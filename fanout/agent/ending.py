@@ -59,6 +59,8 @@ class Ending:
             process.close()
         if self.agent.toolbox is not None:
             self.agent.toolbox.close()
+        if self.agent.shipping is not None:
+            self.agent.shipping.end()
         self.agent.node.flush(self.agent.loop.now)
         self._started = time.monotonic()
         self._flush()

@@ -29,7 +29,7 @@ from fanout.errors import FanoutError
 MSGPACK = ("__init__", "exceptions", "fallback")
 SKIP = ("stage0", "extension")
 PARTS = {
-    "files": ("core.feed", "shipping", "unpack"),
+    "files": ("blobs", "core.blocks", "core.feed", "shipping", "unpack"),
     "remote": ("core.preamble", "remote"),
 }
 """Modules that travel apart from the agent, before the first command that needs them (`Session.call`)."""
