@@ -33,6 +33,8 @@ class Feed:
         self.roomy = roomy
         self.start = 0
         self.end = end
+        self._reached = end
+        """How far it ever came."""
         self._allowed = -1
         """How far the parent may send; less than nothing: it has not been told."""
         self._children: dict[int, _Child] = {}
@@ -76,6 +78,7 @@ class Feed:
     def came(self, size: int) -> None:
         """The next block is here."""
         self.end += size
+        self._reached = max(self._reached, self.end)
 
     def renew(self) -> None:
         """The parent is a new one, or what it sent is of no use."""
@@ -106,9 +109,11 @@ class Feed:
 
     def _floor(self, now: float) -> int:
         """How far the slowest child is that is not behind, nor to be left behind now."""
-        following = [one for one in self._children.values() if self.start <= one.sent]
+        following = [one for one in self._children.values() if self.start <= one.sent <= self.end]
         if not self.roomy and 0 <= self._allowed <= self.end < self.size:  # nothing more may come, for their sake
-            following = [one for one in following if one.sent == self.end or now - one.since <= PATIENCE]
+            taking = [one for one in following if one.sent == self.end or now - one.since <= PATIENCE]
+            if taking or self.end >= self._reached:  # someone is waiting, be it this node itself
+                following = taking
         return min([one.sent for one in following], default=self.end)
 
     def due(self) -> float | None:
