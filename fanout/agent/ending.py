@@ -64,6 +64,8 @@ class Ending:
             process.close()
         if self.agent.toolbox is not None:
             self.agent.toolbox.close()
+        if self.agent.shipping is not None:
+            self.agent.shipping.end()
         if self.agent.streams is not None:
             self.agent.streams.clear()
         if self._collect:

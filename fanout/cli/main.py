@@ -18,6 +18,7 @@ from fanout.version import __version__
 COMMANDS = {
     "run": ("fanout.cli.run", "Run a scenario on a fleet."),
     "exec": ("fanout.cli.exec", "Run one command on many machines."),
+    "copy": ("fanout.cli.copy", "Copy files and folders to many machines."),
     "shell": ("fanout.cli.shell", "A prompt over many machines."),
     "logs": ("fanout.cli.logs", "The logs of a run, while it goes on and afterwards."),
     "check": ("fanout.cli.check", "Check scenarios without any machine."),

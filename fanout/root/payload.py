@@ -30,7 +30,7 @@ MSGPACK = ("__init__", "exceptions", "fallback")
 SKIP = ("stage0", "extension")
 PARTS = {
     "fetch": ("collecting", "core.parcels", "fetching", "following", "streams"),
-    "files": ("core.feed", "shipping", "unpack"),
+    "files": ("blobs", "core.blocks", "core.feed", "shipping", "unpack"),
     "remote": ("core.preamble", "remote"),
 }
 """Modules that travel apart from the agent, before the first command that needs them (`Session.call`)."""

@@ -176,17 +176,20 @@ class Group:
         *,
         mode: int | None = None,
         timeout: str | float = "10m",
+        cache: bool = True,
     ) -> str:
         """Bring a file or a folder to every machine, through the tree, checked by its hash; returns where it is.
 
         `path` is at the root.  `to` is a path on the machines (`~`, `{id}`, `{name}`, `{address}`, `{role}` are
         filled in there); without it, the name of `path` in the folder where commands start, so that `./name` runs
         it.  A folder that is there already is replaced.  `mode` replaces the file's own permission bits.
+        A machine that keeps the same content from before does not get it again, unless `cache` is False; then it
+        does not keep it either.
         Raises UsageError when it cannot be read, ShipFailed naming the machines where it could not be put.
         """
         from fanout.scenario.shipping import ship
 
-        return await ship(self._context, self.bits, path, to, mode=mode, timeout=timeout)
+        return await ship(self._context, self.bits, path, to, mode=mode, timeout=timeout, cache=cache)
 
     async def fetch(
         self,
@@ -331,10 +334,11 @@ class Machine:
         return results[self]
 
     async def ship(
-        self, path: str | Path, to: str | None = None, *, mode: int | None = None, timeout: str | float = "10m"
+        self, path: str | Path, to: str | None = None, *, mode: int | None = None, timeout: str | float = "10m",
+        cache: bool = True,
     ) -> str:
         """As `Group.ship`, to this machine."""
-        return await Group(self._context, self.bits).ship(path, to, mode=mode, timeout=timeout)
+        return await Group(self._context, self.bits).ship(path, to, mode=mode, timeout=timeout, cache=cache)
 
     async def fetch(
         self,

@@ -4,12 +4,11 @@ import os
 import signal
 import sys
 import time
-from hashlib import blake2b
 from pathlib import Path
 
 import pytest
 
-from fanout.agent.core import frames, machineset
+from fanout.agent.core import blocks, frames, machineset
 from fanout.agent.core import node as tree
 from fanout.agent.core.bootstrap import opening
 from fanout.agent.proctree import children
@@ -41,10 +40,17 @@ def test_it_works_under_every_python(each_python: str, compiled: bool, tmp_path:
         agent.tell(call, "write", b"hello\nworld\n", False)
         agent.until(lambda: agent.logs.get(call) == b"world\n")
         assert agent.tell(call, "stop", 2.0) == ""
-        ship = {"size": 0, "digest": blake2b(digest_size=32).digest(), "to": "none", "tree": False, "mode": 0o640}
+        head = blocks.entry(blocks.FILE, "", 0, 0, "")
+        digest = blocks.Digest()
+        digest.add(blocks.check(0, head))
+        ship = {"size": len(head), "bytes": len(head), "digest": digest.result(len(head)), "to": "none",
+                "mode": 0o640, "cache": False}
         assert "No module" in agent.answer(agent.send(frames.SHIP, ship)), "what a command needs has come too early"
         assert agent.answer(agent.send(frames.PART, payload().parts["files"])) is None
-        assert agent.answer(agent.send(frames.SHIP, ship)) == ["ok", ""]
+        call = agent.send(frames.SHIP, ship)
+        block = blocks.encode(0, head, blocks.check(0, head), True)
+        agent.node.children[agent.machine].send(frames.BULK, frames.DATA, call, b"", block)
+        assert agent.answer(call) == ["ok", ""]
         assert agent.run(shell="stat -c %a-%s none")[2] == b"640-0\n"
         assert agent.end()[2] == []
     assert list(tmp_path.iterdir()) == []
