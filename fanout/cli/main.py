@@ -20,6 +20,7 @@ COMMANDS = {
     "exec": ("fanout.cli.exec", "Run one command on many machines."),
     "copy": ("fanout.cli.copy", "Copy files and folders to many machines."),
     "shell": ("fanout.cli.shell", "A prompt over many machines."),
+    "fetch": ("fanout.cli.fetch", "Bring files of many machines here."),
     "logs": ("fanout.cli.logs", "The logs of a run, while it goes on and afterwards."),
     "check": ("fanout.cli.check", "Check scenarios without any machine."),
     "doctor": ("fanout.cli.doctor", "What would fail here or on a fleet, and the remedy."),

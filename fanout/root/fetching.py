@@ -6,7 +6,7 @@ reason, by the machine or here; and what a machine sends costs the root no more 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,6 +193,15 @@ def _count(counts: dict[str, Left], name: bytes, reason: str, size: int) -> None
     left.bytes += size
     if len(left.names) < NAMED:
         left.names.append(name.decode("utf-8", "backslashreplace"))
+
+
+def told(intake: Intake) -> Iterator[str]:
+    """What was not brought from a machine, or is to be known of what was, in words: one text a reason."""
+    for counts, what in ((intake.left, "not brought"), (intake.notes, "brought, but")):
+        for reason, left in counts.items():
+            more = f" and {left.files - len(left.names)} more" if left.files > len(left.names) else ""
+            size = f" ({left.bytes} bytes)" if left.bytes else ""
+            yield f"{what}: {', '.join(left.names)}{more}{size}: {reason}"
 
 
 class Fetch:

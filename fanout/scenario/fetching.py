@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -12,7 +12,8 @@ from fanout.agent.core import machineset
 from fanout.durations import parse_duration
 from fanout.durations import show as show_duration
 from fanout.errors import UsageError
-from fanout.root.fetching import Fetch, Intake, Left
+from fanout.root.fetching import Fetch, Intake
+from fanout.root.fetching import told as words
 from fanout.root.landing import SIZE_MOST
 from fanout.root.outcomes import Outcome
 from fanout.root.safe_names import SafeNames
@@ -124,16 +125,9 @@ def placed(context: Context, into: str | Path) -> Callable[[int], Path]:
 
 
 def told(intakes: dict[int, Intake]) -> list[tuple[int, str]]:
-    """(machines, what): what was not brought, or is to be known of what was; equal words of many machines once."""
+    """(machines, what is to be known): equal words of many machines once."""
     found: dict[str, int] = {}
     for machine, intake in intakes.items():
-        for text in [*_words(intake.left, "not brought"), *_words(intake.notes, "brought, but")]:
+        for text in words(intake):
             found[text] = found.get(text, 0) | machineset.single(machine)
     return [(bits, text) for text, bits in found.items()]
-
-
-def _words(counts: dict[str, Left], what: str) -> Iterable[str]:
-    for reason, left in counts.items():
-        more = f" and {left.files - len(left.names)} more" if left.files > len(left.names) else ""
-        size = f" ({left.bytes} bytes)" if left.bytes else ""
-        yield f"{what}: {', '.join(left.names)}{more}{size}: {reason}"
