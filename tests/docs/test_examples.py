@@ -27,7 +27,7 @@ from tests.scenario import play as playing
 from tests.sshd import need_isolation, need_sshd
 
 REPO = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "docs/tutorial.md", "docs/hosts.md", "docs/fleets.md"]
+DOCUMENTS = ["README.md", "docs/tutorial.md", "docs/files.md", "docs/hosts.md", "docs/fleets.md"]
 SNIPPETS = ["docs/scenario-api.md", "docs/choreography.md"]
 NOT_HERE = ("make ",)  # commands that the tests themselves are a part of
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -159,7 +159,7 @@ async def test_each_snippet_is_part_of_a_scenario_that_passes(text: str, tmp_pat
         path.write_text(text)
     else:
         path = playing.write(tmp_path, text, 'machines={"boot": 1, "peer": 4}, ttl="2m"')
-    result, seen = await playing.play(path, machines=None)
+    result, seen = await playing.play(path, machines=None, keep=(tmp_path / "machines").joinpath)
     assert result.outcome == "passed", result.reason
     assert not seen.warnings
 
