@@ -156,6 +156,7 @@ class Fetching:
     async def _bring(self, session: Session) -> None:
         from fanout.agent.core import machineset
         from fanout.root.fetching import Fetch
+        from fanout.root.outcomes import Outcome
         from fanout.root.safe_names import SafeNames
 
         for machine, (outcome, reason) in session.down.items():
@@ -180,8 +181,8 @@ class Fetching:
         for machines, reason in call.refused:
             self._end(machines, "failed", reason)
         for machine in machineset.members(call.lost & targets):
-            outcome, reason = session.down.get(machine, ("lost", "it was lost"))
-            self._end(machineset.single(machine), str(outcome), reason)
+            why, reason = session.down.get(machine, (Outcome.LOST, "it was lost"))
+            self._end(machineset.single(machine), str(why), reason)
         self._end(targets, "timed out", f"it was not complete within {seconds:g} s (--command-timeout)")
 
     def _end(self, machines: int, outcome: str, reason: str) -> None:

@@ -68,7 +68,7 @@ def command(
         else:
             shown = afterwards(folder, machines, process, regex, since, fold, show)
     except BrokenPipeError:  # `| head`: Python's own last flush must not fail
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         ctx.exit(0)
     ctx.exit(0 if shown else NOTHING)
 

@@ -7,6 +7,7 @@ measured it (docs/choreography.md, "Time").  What was collected whole stands for
 from __future__ import annotations
 
 import heapq
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -63,9 +64,11 @@ class Log(NamedTuple):
         for line in text.splitlines():
             offset, _, when = line.partition(" ")
             try:
-                yield int(offset), float(when)
+                mark = int(offset), float(when)
             except ValueError:
                 continue
+            if math.isfinite(mark[1]):
+                yield mark
 
 
 def find(run: Path, wanted: Callable[[str, str], bool] = lambda machine, process: True) -> list[Log]:

@@ -493,7 +493,9 @@ class Session:
                 self.forwarded += len(piece)
                 self._settled.set()
                 now = self.now()
-                self.on_log(machine, process, piece, self.epoch + (now if when is None else min(when, now)))
+                if when is None or not 0.0 <= when <= now:
+                    when = now  # nobody knows it better
+                self.on_log(machine, process, piece, self.epoch + when)
             else:
                 seq, stamp, text, fields = codec.fields(data, int, (int, float), str, dict)
                 known = self._reports.get(machine, 0)

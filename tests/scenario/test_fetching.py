@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -197,6 +198,20 @@ async def test_collected_logs_come_at_the_end_those_of_killed_processes_too(play
         assert (folder / "capped.log").read_text().endswith("20000\nend\n")
         names = ["noisy", "killed", "capped"] + (["bad"] if machine == "local-0" else [])
         assert {path.name for path in folder.iterdir()} == {f"{n}.{kind}" for n in names for kind in ("log", "times")}
+
+
+async def test_logs_that_do_not_come_in_time_are_counted_and_said(
+        play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fanout.scenario.collecting.COLLECT", 0.0)
+    result, _ = await play("""
+        await fleet.spawn("head -c 9000000 /dev/urandom; echo; echo ready; sleep 1000", name="big", ready="ready",
+                          collect="always")
+    """, machines=1, keep=tmp_path.joinpath)
+    assert result.outcome is RunOutcome.PASSED
+    said = "\n".join(result.problems)
+    assert re.search(r"local-0: \d{7} bytes of reports and logs did not reach the root in time", said), said
+    assert not list(tmp_path.rglob("*.log"))
+    assert not list(tmp_path.rglob(".fanout-*"))
 
 
 @pytest.mark.parametrize(("text", "why"), [
