@@ -17,7 +17,7 @@ from fanout.agent import blobs
 from fanout.agent import shipping as module
 from fanout.agent.core import blocks, codec, frames, machineset
 from fanout.agent.core import node as tree
-from fanout.agent.core.feed import WINDOW
+from fanout.agent.core.feed import MOST
 from fanout.agent.shipping import Shipping
 from fanout.root import shipping as root
 from tests.agent.core.network import Host, Network
@@ -226,7 +226,7 @@ def test_a_child_that_stops_reading_holds_up_nobody_and_costs_no_memory(
     began = net.now
     assert net.run(lambda: net.answered(call) == 0b1011, 20.0), "the others are held up"
     assert net.now - began < 15.0
-    assert world.held <= (0 if roomy else WINDOW + 2 * blocks.SLOT)
+    assert world.held <= (0 if roomy else MOST + 2 * blocks.SLOT)
     assert net.root.node.children[0].queued(frames.BULK) <= root.QUEUE + blocks.SLOT
     wire.down.resume()
     assert world.arrives(call)[2] == ["ok", ""]
