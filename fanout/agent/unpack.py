@@ -12,6 +12,7 @@ import time
 
 from .core.blocks import ENTRY, FILE, FOLDER, LINK
 
+
 def leads_out(name: bytes, link: bytes) -> bool:
     """Whether the link of this name in a folder points to what is not in it."""
     leads = os.path.normpath(os.path.join(os.path.dirname(name), link))

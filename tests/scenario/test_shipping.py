@@ -9,6 +9,7 @@ from fanout.root.outcomes import RunOutcome
 from tests.scenario.conftest import Passes
 from tests.scenario.play import Play
 
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not that of whoever runs the tests."""

@@ -19,7 +19,7 @@ import os
 import zlib
 from hashlib import sha256
 from struct import Struct
-from struct import error as StructError
+from struct import error as struct_error
 
 BLOCK = 60 << 10  # bytes; with its head less than a frame of bulk may have, and a multiple of a page
 ZEROS = bytes(BLOCK)
@@ -67,7 +67,7 @@ def decode(block: bytes) -> tuple[int, int, bytes | None, bytes]:
             data = zlib.decompressobj().decompress(data, BLOCK)
         if len(data) != size or check(offset, data) != known:
             raise ValueError
-    except (ValueError, zlib.error, StructError):
+    except (ValueError, zlib.error, struct_error):
         raise ValueError("a damaged block") from None
     return offset, size, data, known
 

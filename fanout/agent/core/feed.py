@@ -122,7 +122,8 @@ class Feed:
             floor = self.end
         allowed = min(self.size, (self.end if self.roomy else floor) + self.window)
         again = self._allowed < 0
-        if not again and allowed - self._allowed < self.window // 4 and (allowed < self.size or self._allowed >= allowed):
+        news = allowed - self._allowed
+        if not again and (news <= 0 or (news < self.window // 4 and allowed < self.size)):
             return None
         allowed = self._allowed = max(allowed, self._allowed)
         self._asked.append((allowed, now))

@@ -50,7 +50,7 @@ def test_a_node_without_room_waits_for_a_child_only_so_long() -> None:
     assert feed.demand(0.0) == (0, 2 * LEAST, True)
     for _ in range(4):
         feed.came(STEP, 0.1)
-    while (offset := feed.next(1)) is not None:
+    while feed.next(1) is not None:
         feed.sent(1, STEP, 0.1)
     due = feed.due()
     assert due is not None and PATIENCE <= due < 2 * PATIENCE
