@@ -8,9 +8,10 @@ is that machine's failure alone.
 from __future__ import annotations
 
 import os
+from _collections import deque
 
 from . import blobs
-from .core import blocks, codec, frames
+from .core import blocks, frames
 from .core.feed import Feed
 from .core.node import DONE
 from .unpack import Unpacker
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 QUEUE = 128 << 10  # bytes of files waiting on one link
 ATTEMPTS = 3  # times that one block, or a whole whose blocks were right, may come damaged
 TURN = 1 << 20  # bytes that are put in place from a blob between two looks at everything else
+MOMENT = 0.02  # s that small files may take between two such looks
 SPARE = 64 << 20  # bytes that stay free on the disk of a relay
 
 
@@ -57,7 +59,12 @@ class Transfer:
         self._damaged = 0
         self._unpacker: Unpacker | None = None
         self._seen = 0
-        """How far the stream was checked, and put in place where this machine is a target."""
+        """How far the stream was checked."""
+        self._pending: deque[tuple[int, bytes | None]] = deque()
+        """What was checked, and is not in its place yet: (size, content)."""
+        self._fed = False
+        self._done = 0
+        """How far it is in its place, where this machine is a target."""
         self._sum = blocks.Digest()
         self.failed = ""
         """Why it will never be here."""
@@ -147,7 +154,7 @@ class Transfer:
 
     def _release(self) -> None:
         """Everyone has it: no file stays open; who asks later gets it from the blob, or from above again."""
-        if self._seen >= self._size <= self.feed.end and min(self.feed.positions(), default=self._size) >= self._size:
+        if self._done >= self._size <= self.feed.end and min(self.feed.positions(), default=self._size) >= self._size:
             self._close_store()
             self.feed.start = self._size
 
@@ -155,7 +162,7 @@ class Transfer:
 
     def demand(self) -> None:
         """Tell the parent what may come, if that is news."""
-        if self.failed:
+        if self.failed or self._pending:
             return
         wanted = self.feed.demand(self._agent.loop.now)
         for offset in [offset for offset in self._recent if offset < self.feed.start]:
@@ -194,7 +201,7 @@ class Transfer:
                 self.feed.roomy, self._full = False, True
         if not self.feed.roomy and self.feed.children():
             self._recent[offset] = block
-        self.feed.came(size)
+        self.feed.came(size, self._agent.loop.now)
         self._put(offset, size, data, known)
         self.demand()
         self._release()
@@ -265,16 +272,40 @@ class Transfer:
         self._seen += size
         if data is not None:
             self._sum.add(known)
-        if self._unpacker is not None:
-            try:
-                if data is None:
-                    self._unpacker.skip(size)
-                else:
-                    self._unpacker.feed(data)
-            except (OSError, ValueError, codec.ProtocolError) as error:
-                self._cannot_place(error)
-        if self._seen >= self._size:
+        if self._unpacker is None:
+            self._placed(size)
+            return
+        self._pending.append((size, data))
+        if len(self._pending) == 1:
+            self._work()
+
+    def _work(self) -> None:
+        """Put in place what is pending, a moment at a time: thousands of small files are in a few blocks."""
+        while self._pending:
+            size, data = self._pending[0]
+            if self._unpacker is not None:
+                try:
+                    if data is None:
+                        self._unpacker.skip(size)
+                    else:
+                        if not self._fed:
+                            self._unpacker.feed(data)
+                        self._fed = True
+                        if not self._unpacker.work(MOMENT):
+                            self._agent.loop.after(0.0, self._work)
+                            return
+                except (OSError, ValueError) as error:
+                    self._cannot_place(error)
+            self._fed = False
+            self._pending.popleft()
+            self._placed(size)
+        self.demand()
+
+    def _placed(self, size: int) -> None:
+        self._done += size
+        if self._done >= self._size:
             self._complete()
+            self._release()
 
     def _complete(self) -> None:
         if self._sum.result(self._size) != self._digest:
@@ -306,7 +337,7 @@ class Transfer:
         """Put in place what was here already, in turns, so that all else goes on meanwhile."""
         until = min(self._seen + TURN, self._size)
         try:
-            while self._from_cache and self._seen < until:
+            while self._from_cache and self._seen < until and not self._pending:
                 self._put(*blocks.decode(self._stored_block(self._seen)))
         except ValueError:
             self._spoilt()

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 
-from .core import codec
-from .core.blocks import FILE, FOLDER, LINK
-
-ENTRY_MOST = 16 << 10  # bytes of what stands before the content; a path has 4,096 at most
+from .core.blocks import ENTRY, FILE, FOLDER, LINK
 
 
 def leads_out(name: bytes, link: bytes) -> bool:
@@ -22,7 +20,7 @@ def leads_out(name: bytes, link: bytes) -> bool:
 
 
 class Unpacker:
-    """`feed` and `skip` all of the stream, then `finish`; or `abort`."""
+    """`feed` and `work`, or `skip`, until the stream is through, then `finish`; or `abort`."""
 
     def __init__(self, to: str, mode: int, mark: str) -> None:
         """`mode`: that of a single file; `mark` makes the name beside its own.  OSError."""
@@ -31,7 +29,9 @@ class Unpacker:
         parent = os.path.dirname(to) or "."
         os.makedirs(parent, exist_ok=True)
         self._beside = os.path.join(parent, ".fanout-%s" % mark)
-        self._head = b""
+        self._rest = b""
+        self._done = 0
+        """What was fed, and how much of it is written."""
         self._fd = -1
         self._at = 0
         self._size = 0
@@ -40,30 +40,46 @@ class Unpacker:
         self._now = 0
 
     def feed(self, data: bytes) -> None:
-        """OSError: it cannot be written.  ValueError: it must not be."""
-        start = 0
-        while start < len(data):
+        """The next of the stream; `work` writes it."""
+        self._rest = self._rest[self._done :] + data if self._done < len(self._rest) else data
+        self._done = 0
+
+    def work(self, seconds: float) -> bool:
+        """Write what was fed; False when that takes longer, and there is more to do.
+
+        OSError: it cannot be written.  ValueError: it must not be.
+        """
+        data, until = self._rest, time.monotonic() + seconds
+        while self._done < len(data):
             if self._fd >= 0:
-                piece = data[start : start + self._size - self._at]
+                piece = data[self._done : self._done + self._size - self._at]
                 written = 0
                 while written < len(piece):
                     written += os.pwrite(self._fd, piece[written:] if written else piece, self._at + written)
                 self._at += len(piece)
-                start += len(piece)
+                self._done += len(piece)
                 self._close_full()
-                continue
-            need = 4 if len(self._head) < 4 else 4 + int.from_bytes(self._head[:4], "big")
-            if need > ENTRY_MOST:
-                raise ValueError("an entry of %d bytes" % need)
-            piece = data[start : start + need - len(self._head)]
-            self._head += piece
-            start += len(piece)
-            if len(self._head) >= 4 and len(self._head) == 4 + int.from_bytes(self._head[:4], "big"):
-                body, self._head = self._head[4:], b""
-                self._begin(*codec.fields(body, int, bytes, int, int, bytes))
+            elif not self._entry(data):
+                break
+            if time.monotonic() > until:
+                return self._done >= len(data)
+        return True
+
+    def _entry(self, data: bytes) -> bool:
+        """Begin with the next entry; False when it is not there in full."""
+        start = self._done + ENTRY.size
+        if start > len(data):
+            return False
+        kind, mode, size, name_size, link_size = ENTRY.unpack_from(data, self._done)
+        end = start + name_size + link_size
+        if end >= len(data):
+            return False
+        self._begin(kind, data[start : start + name_size], mode, size, data[start + name_size : end])
+        self._done = end + 1
+        return True
 
     def skip(self, size: int) -> None:
-        """So many zeros: a hole, where the file is not there yet."""
+        """So many zeros: a hole.  All that was fed before is written."""
         while size:
             if self._fd < 0:
                 raise ValueError("zeros where no file is")
@@ -104,7 +120,7 @@ class Unpacker:
 
     def finish(self) -> None:
         """All of it came, and it is right: let it be seen."""
-        if self._fd >= 0 or self._head:
+        if self._fd >= 0 or self._done < len(self._rest):
             raise ValueError("it ends in the middle of a file")
         for name, mode in reversed(list(self._folders.items())):
             os.chmod(os.path.join(os.fsencode(self._beside), name), mode & 0o777)

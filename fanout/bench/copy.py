@@ -43,7 +43,7 @@ async def _ship(session: Session, source: Source, to: str, cache: bool) -> float
 
 async def _peaks(session: Session) -> float:
     """MB of the largest agent at most."""
-    call = await run(session, session.up, shell="grep VmHWM /proc/$PPID/status")
+    call = await run(session, session.up, argv=["sh", "-c", "exec grep VmHWM /proc/$PPID/status"])
     return max(int(answer[2].split()[1]) for _, answer in call.groups(DONE)) / 1024
 
 
@@ -76,7 +76,6 @@ def measure_copy(size: Size) -> list[Figure]:
         ]
 
     with bed() as place, tempfile.TemporaryDirectory(prefix="fanout-bench-") as folder:
-        os.chmod(folder, 0o755)
         return asyncio.run(copies(folder))
 
 
@@ -113,5 +112,4 @@ def measure_copy_barrier(size: Size) -> list[Figure]:
         ]
 
     with bed() as place, tempfile.TemporaryDirectory(prefix="fanout-bench-") as folder:
-        os.chmod(folder, 0o755)
         return asyncio.run(both(folder))

@@ -102,8 +102,6 @@ def place(source: Source, dest: str, several: bool) -> str:
     """Where it goes on the machines."""
     if several or dest.endswith("/"):
         dest = f"{dest.rstrip('/')}/{source.name}"
-    if not dest.strip("/"):
-        raise UsageError("DEST is /: give the name that it is to have there")
     return dest if dest.startswith(("/", "~")) else f"~/{dest}"
 
 

@@ -88,7 +88,7 @@ class Source:
         if stat.S_ISDIR(state.st_mode):
             self._entry(FOLDER, name, state.st_mode & 0o777, 0, "")
         elif stat.S_ISLNK(state.st_mode):
-            link = os.readlink(path)
+            link = str(path.readlink())
             if leads_out(os.fsencode(name), os.fsencode(link)):
                 raise UsageError(f"cannot ship {path}: the link leads out of the folder, to {link}; leave it out, "
                                  "or make it point to what is shipped")

@@ -1,7 +1,10 @@
 """What is shipped, as a stream of blocks: how one stands on the wire and on a relay's disk.  Pure.
 
-The stream is one entry after another, `size u32 | [kind, name, mode, size, link] | content`; a single file is one
-entry without a name.  It is cut into blocks of `BLOCK` bytes, the last one shorter:
+The stream is one entry after another, a single file one entry without a name:
+
+    kind u8 | mode u16 | size u64 | name size u16 | link size u16 | name | link | . | content
+
+The full stop keeps blocks of zeros inside of contents.  It is cut into blocks of `BLOCK` bytes, the last one shorter:
 
     offset u64 | size u64 | method u8 | packed size u32 | check 16 bytes | packed
 
@@ -16,14 +19,13 @@ import os
 import zlib
 from hashlib import sha256
 from struct import Struct
-from struct import error as StructError
-
-from . import codec
+from struct import error as struct_error
 
 BLOCK = 60 << 10  # bytes; with its head less than a frame of bulk may have, and a multiple of a page
 ZEROS = bytes(BLOCK)
 ZEROS_MOST = 4096 * BLOCK
 HEAD = Struct(">QQBI16s")
+ENTRY = Struct(">BHQHH")
 SLOT = HEAD.size + BLOCK
 """Bytes that a block has on disk at most, so that its place follows from its offset."""
 PLAIN, PACKED, ZERO = 0, 1, 2
@@ -65,7 +67,7 @@ def decode(block: bytes) -> tuple[int, int, bytes | None, bytes]:
             data = zlib.decompressobj().decompress(data, BLOCK)
         if len(data) != size or check(offset, data) != known:
             raise ValueError
-    except (ValueError, zlib.error, StructError):
+    except (ValueError, zlib.error, struct_error):
         raise ValueError("a damaged block") from None
     return offset, size, data, known
 
@@ -108,5 +110,5 @@ class Digest:
 
 def entry(kind: int, name: str, mode: int, size: int, link: str) -> bytes:
     """What stands before the content.  Names are as the file system has them: any bytes, as surrogates."""
-    body = codec.pack([kind, os.fsencode(name), mode, size, os.fsencode(link)])
-    return len(body).to_bytes(4, "big") + body
+    names = os.fsencode(name), os.fsencode(link)
+    return ENTRY.pack(kind, mode, size, *map(len, names)) + names[0] + names[1] + b"."

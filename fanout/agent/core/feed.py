@@ -5,16 +5,22 @@ it may be sent (`want`), and asks on as it takes things in, so a slow one holds 
 beyond its window.  After a new link it says what it has, and goes on from there.
 
 A node keeps a stretch of the stream, `start` to `end`.  One that is roomy (its disk has room) keeps all that came.
-Any other keeps WINDOW at most, and waits for the children: for one that takes nothing, PATIENCE, after which that
+Any other keeps its window at most, and waits for the children: for one that takes nothing, PATIENCE, after which that
 one is *behind*.  When the stream has ended for the others, it is fetched again from where the children stand that
 are behind.  A leaf is a node without room and children.
+
+What urgent messages wait for on their way down is what a child has allowed.  So it allows what it takes in a
+moment: the window shrinks while what was asked for takes longer than it did at best, and grows while it does not.
 
 What holds: nothing outside `start` to `end` is sent, and no child is sent more than it allowed.
 """
 
 from __future__ import annotations
 
-WINDOW = 1 << 20  # bytes that a child lets its parent send ahead
+from _collections import deque
+
+LEAST, MOST = 120 << 10, 4 << 20  # bytes that a child lets its parent send ahead
+DELAY = 0.025  # s that what was allowed may take longer than at best (or half as long again), before less is
 PATIENCE = 0.5  # s that a node without room waits for a child that takes nothing, while others could go on
 
 
@@ -35,6 +41,11 @@ class Feed:
         self.end = end
         self._reached = end
         """How far it ever came."""
+        self.window = 2 * LEAST
+        self._asked: deque[tuple[int, float]] = deque()
+        """(how far the parent may send, when that was said), of what is still to come."""
+        self._best = float("inf")
+        """s from saying so until the last of it was there, at least."""
         self._allowed = -1
         """How far the parent may send; less than nothing: it has not been told."""
         self._children: dict[int, _Child] = {}
@@ -75,14 +86,23 @@ class Feed:
 
     # Above.
 
-    def came(self, size: int) -> None:
+    def came(self, size: int, now: float) -> None:
         """The next block is here."""
         self.end += size
+        while self._asked and self._asked[0][0] <= self.end:
+            took = now - self._asked.popleft()[1]
+            self._best = min(self._best, took)
+            delay = max(DELAY, self._best / 2)
+            if took > self._best + delay:
+                self.window = max(LEAST, self.window * 3 // 4)
+            elif took < self._best + delay / 2:
+                self.window = min(MOST, self.window * 5 // 4)
         self._reached = max(self._reached, self.end)
 
     def renew(self) -> None:
         """The parent is a new one, or what it sent is of no use."""
         self._allowed = -1
+        self._asked.clear()
 
     def restart(self, offset: int) -> None:
         """Nothing is kept; the stream is wanted from there."""
@@ -100,11 +120,13 @@ class Feed:
                 return None
             self.restart(min(behind))
             floor = self.end
-        allowed = min(self.size, (self.end if self.roomy else floor) + WINDOW)
+        allowed = min(self.size, (self.end if self.roomy else floor) + self.window)
         again = self._allowed < 0
-        if not again and allowed - self._allowed < WINDOW // 2 and (allowed < self.size or self._allowed >= allowed):
+        news = allowed - self._allowed
+        if not again and (news <= 0 or (news < self.window // 4 and allowed < self.size)):
             return None
-        self._allowed = allowed
+        allowed = self._allowed = max(allowed, self._allowed)
+        self._asked.append((allowed, now))
         return self.end, allowed, again
 
     def _floor(self, now: float) -> int:

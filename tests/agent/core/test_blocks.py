@@ -1,5 +1,7 @@
 """A block is known to be right or damaged wherever it comes from, and the whole by its blocks."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,10 +25,8 @@ def test_damage_anywhere_in_a_block_is_noticed(data: bytes, compress: bool, draw
         at = draw.draw(st.integers(0, len(block) - 1))
         other = draw.draw(st.integers(1, 255))
         damaged = block[:at] + bytes([block[at] ^ other]) + block[at + 1 :]
-        try:
+        with contextlib.suppress(ValueError):
             assert blocks.decode(damaged)[:3] == blocks.decode(block)[:3]  # zlib has bits that mean nothing
-        except ValueError:
-            pass
         with pytest.raises(ValueError):
             blocks.decode(block[: draw.draw(st.integers(0, len(block) - 1))])
 

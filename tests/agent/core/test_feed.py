@@ -1,21 +1,22 @@
 """Every child gets the whole stream at its own pace, from a node that keeps all of it or next to nothing."""
 
+from collections import deque
 from random import Random
 
 import pytest
 
-from fanout.agent.core.feed import PATIENCE, WINDOW, Feed
+from fanout.agent.core.feed import LEAST, MOST, PATIENCE, Feed
 
 STEP = 64 << 10
 
 
 def test_a_child_is_sent_what_is_here_and_what_it_allowed() -> None:
     feed = Feed(10 * STEP, True)
-    assert feed.demand(0.0) == (0, 10 * STEP, True)
+    assert feed.demand(0.0) == (0, 2 * LEAST, True)
     assert feed.demand(0.0) is None
     feed.want(7, 0, 2 * STEP, True, 0.0)
     assert feed.next(7) is None
-    feed.came(3 * STEP)
+    feed.came(3 * STEP, 0.0)
     for at in (0, STEP):
         assert feed.next(7) == at
         feed.sent(7, STEP, 0.0)
@@ -34,26 +35,50 @@ def test_a_child_that_wants_what_there_is_not_is_an_error(offset: int, allowed: 
 
 def test_a_new_parent_is_asked_from_where_it_stands() -> None:
     feed = Feed(100 * STEP, False)
-    assert feed.demand(0.0) == (0, WINDOW, True)
-    feed.came(STEP)
+    assert feed.demand(0.0) == (0, 2 * LEAST, True)
+    feed.came(STEP, 0.0)
+    assert feed.demand(0.0) == (STEP, STEP + 2 * LEAST, False)
     assert feed.demand(0.0) is None
     feed.renew()
-    assert feed.demand(0.0) == (STEP, STEP + WINDOW, True)
+    assert feed.demand(0.0) == (STEP, STEP + 2 * LEAST, True)
 
 
 def test_a_node_without_room_waits_for_a_child_only_so_long() -> None:
     feed = Feed(100 * STEP, False)
     for child in (1, 2):
         feed.want(child, 0, 100 * STEP, True, 0.0)
-    feed.demand(0.0)
-    feed.came(WINDOW)
-    while (offset := feed.next(1)) is not None:
-        feed.sent(1, STEP, 0.0)
-    assert feed.demand(0.0) is None, "the other has taken nothing yet"
+    assert feed.demand(0.0) == (0, 2 * LEAST, True)
+    for _ in range(4):
+        feed.came(STEP, 0.1)
+    while feed.next(1) is not None:
+        feed.sent(1, STEP, 0.1)
     due = feed.due()
     assert due is not None and PATIENCE <= due < 2 * PATIENCE
-    assert feed.demand(due) == (WINDOW, 2 * WINDOW, False)
-    assert offset is None and feed.start == WINDOW
+    assert feed.demand(0.3) is None, "the other has taken nothing yet"
+    assert feed.start == 0
+    wanted = feed.demand(due)
+    assert wanted is not None and wanted[0] == feed.start == 4 * STEP
+
+
+@pytest.mark.parametrize("rate, trip", [(100e6, 0.002), (2e6, 0.002), (20e6, 0.1)])
+def test_the_window_follows_what_the_link_carries(rate: float, trip: float) -> None:
+    """A fast link, a slow one, a long one: it is used, and urgent messages wait for little on any of them."""
+    feed, now, free, sent = Feed(1 << 40, True), 0.0, 0.0, 0
+    arrivals: deque[float] = deque()
+    wanted = feed.demand(now)
+    for block in range(1500):
+        if wanted is not None:
+            while sent < wanted[1]:
+                free = max(free, now + trip / 2) + STEP / rate
+                arrivals.append(free + trip / 2)
+                sent += STEP
+        if block == 500:
+            began = now
+        now = arrivals.popleft()
+        feed.came(STEP, now)
+        wanted = feed.demand(now)
+    assert 1000 * STEP / (now - began) > 0.8 * rate
+    assert free + trip / 2 - now < 2 * trip + 0.05 + 2 * LEAST / rate
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -80,9 +105,9 @@ def test_all_children_get_all_of_it_in_order_and_little_is_kept(seed: int) -> No
             asked += again
         for _ in range(random.randint(0, 8)):
             if feed.end < min(size, allowed):
-                feed.came(min(STEP, size - feed.end))
+                feed.came(min(STEP, size - feed.end), now)
                 here = max(here, feed.end)
-        assert roomy or feed.end - feed.start <= WINDOW + STEP
+        assert roomy or feed.end - feed.start <= MOST + STEP
         for child in feed.children():
             offset_or_none = feed.next(child)
             if offset_or_none is not None:
