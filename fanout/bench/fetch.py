@@ -10,7 +10,8 @@ from pathlib import Path
 from fanout.agent.core import machineset
 from fanout.agent.core.node import DONE
 from fanout.bench.bed import PATIENCE, bed, connected, memory_peak, run
-from fanout.bench.figure import Figure, Size
+from fanout.bench.choreography import barriers
+from fanout.bench.figure import Figure, Size, median
 from fanout.root.fetching import Fetch
 from fanout.root.session import Session
 
@@ -35,6 +36,12 @@ async def _fetch(session: Session, here: Path, machines: int, pattern: str) -> t
     return time.monotonic() - began, time.process_time() - cpu, wire
 
 
+async def _flow(session: Session, here: Path, machines: int) -> None:
+    """One fetch after the other."""
+    while True:
+        await _fetch(session, here, machines, "noise")
+
+
 def measure_fetch(size: Size) -> list[Figure]:
     async def fetches(folder: Path) -> list[Figure]:
         async with place.session(LEAVES + 1, 1) as session:
@@ -49,6 +56,15 @@ def measure_fetch(size: Size) -> list[Figure]:
             noise, noise_cpu, _ = await _fetch(session, folder / "noise", leaves, "noise")
             text, text_cpu, wire = await _fetch(session, folder / "text", leaves, "text")
             many, many_cpu, _ = await _fetch(session, folder / "many", one, "many")
+            await barriers(session, "warm")
+            idle = await barriers(session, "idle")
+            flow = asyncio.ensure_future(_flow(session, folder / "again", leaves))
+            try:
+                busy = await barriers(session, "busy")
+                if flow.done():
+                    flow.result()
+            finally:
+                flow.cancel()
             call = await run(session, session.up, argv=["sh", "-c", "grep VmHWM /proc/$PPID/status"])
             agents = max(int(answer[2].split()[1]) for _, answer in call.groups(DONE)) / 1024
         return [
@@ -59,6 +75,9 @@ def measure_fetch(size: Size) -> list[Figure]:
             Figure("text on the wire, of its size", wire / total, ""),
             Figure(f"{small} small files of one machine", many, "s"),
             Figure("root CPU for them", many_cpu, "s"),
+            Figure("barrier over all, idle, median", median(idle), "ms"),
+            Figure("barrier over all, while files come, median", median(busy), "ms", 3 * median(idle), median(idle),
+                   "idle"),
             Figure("memory of an agent at most", agents, "MB", 24.0),
             Figure("memory of the root at most", memory_peak(), "MB"),
         ]
