@@ -36,16 +36,20 @@ class Collected:
                 yield [LEFT, name, "its begin is beyond the cap of this machine", kept - size]
             yield [OPEN, name, 0o600, size, size]
             digest = Sum(size)
-            at, begin = 0, spool.total - size
+            at, begin, note = 0, spool.total - size, ""
             while at < size:
-                data = read(spool, begin + at, min(PIECE, size - at))
+                try:
+                    data = read(spool, begin + at, min(PIECE, size - at))
+                except OSError as error:
+                    note = error.strerror or str(error)
+                    break
                 if not data:
                     break
                 digest.add(at, data)
                 yield [DATA, at, data]
                 at += len(data)
                 self.left -= len(data)
-            yield [SHUT, digest.digest(), ""]
+            yield [SHUT, b"" if note else digest.digest(), note]
             times = "".join(["%d %.3f\n" % (max(0, offset - begin), when + self._epoch)
                              for offset, when in spool.marks]).encode()
             yield [WHOLE, name[:-4] + b".times", 0o600, times, whole_sum(times)]

@@ -42,7 +42,6 @@ def _follow(spool: Spool, tail: int) -> Iterator[list[Any] | None]:
         yield [TEXT, data] if data else None
 
 
-
 def read(spool: Spool, offset: int, size: int) -> bytes:
     """What was written from that byte on, as far as it is in one of the two files."""
     at = offset - spool.dropped

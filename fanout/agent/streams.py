@@ -127,7 +127,9 @@ class Streams:
         busy = False
         for call, stream in list(self._streams.items()):
             try:
-                busy = stream.step() or busy
+                if stream.step():
+                    busy = True
+                    self._streams[call] = self._streams.pop(call)  # the others first, next time
             except StopIteration:
                 self._over(call)
                 self.agent.emit(call, DONE, "")

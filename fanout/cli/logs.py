@@ -114,7 +114,7 @@ def afterwards(
         ended = folder / "result.json"
         began = (ended.stat().st_mtime if ended.exists() else time.time()) - since
     lines = merged(logs, regex, began)
-    return folded_lines(lines) if fold else stream(lines, show)
+    return folded_lines(lines, len(logs)) if fold else stream(lines, show)
 
 
 def followed(folder: Path, machines: set[str] | None, process: str | None) -> Iterator[Line] | None:
@@ -184,12 +184,12 @@ def shower(as_json: bool, *, prefix: bool) -> Callable[[Line], None]:
     return show
 
 
-def folded_lines(lines: Iterator[Line]) -> bool:
+def folded_lines(lines: Iterator[Line], logs: int) -> bool:
     from fanout.report.gathered import Kept, folded, grouped, room
 
     kept: dict[str, Kept] = {}
     for line in lines:
-        kept.setdefault(line.machine, Kept(room(100))).feed(line.text + b"\n")
+        kept.setdefault(line.machine, Kept(room(logs))).feed(line.text + b"\n")
     sys.stdout.buffer.write(folded(grouped([(name, one.output(), "") for name, one in sorted(kept.items())]),
                                    sys.stdout.isatty()))
     sys.stdout.flush()

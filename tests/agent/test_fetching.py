@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fanout.agent.core import codec, frames, machineset
+from fanout.agent.core import codec, frames, machineset, parcels
 from fanout.agent.fetching import Reader
-from fanout.agent.streams import Stream
+from fanout.agent.streams import Stream, Streams
 from fanout.root.call import Call
 from fanout.root.fetching import Fetch, told
 from tests.agent.core.network import Network
@@ -199,3 +199,16 @@ def test_a_file_that_was_begun_within_the_total_is_completed_and_the_rest_counte
     assert (left[1].files, left[1].bytes, len(fetch.intakes[0].files)) == (1, 100_000, 2)
     assert fetch._session.asked[1:] == [{"what": "full", "call": 1}]  # type: ignore[attr-defined]
     assert fetch.intakes[0].over
+
+
+def test_streams_take_turns() -> None:
+    """A long fetch does not keep a log that is followed from its turn."""
+    order: list[int] = []
+    streams = Streams(Alone(lambda payload: order.append(codec.unpack(payload)[0])))  # type: ignore[arg-type]
+    for call in (1, 2):
+        streams._begin(call, ([parcels.TEXT, bytes(parcels.BLOCK)] for _ in range(9)))
+    room = iter([1 << 20, 0] * 6)
+    streams.agent.room = lambda cls: next(room)  # type: ignore[attr-defined]
+    for _ in range(6):
+        streams.pump()
+    assert order == [1, 2, 1, 2, 1, 2]
