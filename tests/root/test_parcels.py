@@ -24,7 +24,7 @@ ENTRY = st.one_of(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.lists(ENTRY, max_size=5), max_size=5), st.integers())
 def test_what_is_packed_is_opened_again_in_any_pieces(blocks: list[list[tuple]], seed: int) -> None:
     packer, opener, random = parcels.Packer(), Opener(), Random(seed)
