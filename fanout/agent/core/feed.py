@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from _collections import deque
 
-LEAST, MOST = 120 << 10, 4 << 20  # bytes that a child lets its parent send ahead
+LEAST, MOST = 240 << 10, 4 << 20  # bytes that a child lets its parent send ahead
 DELAY = 0.025  # s that what was allowed may take longer than at best (or half as long again), before less is
 PATIENCE = 0.5  # s that a node without room waits for a child that takes nothing, while others could go on
 
@@ -123,7 +123,7 @@ class Feed:
         allowed = min(self.size, (self.end if self.roomy else floor) + self.window)
         again = self._allowed < 0
         news = allowed - self._allowed
-        if not again and (news <= 0 or (news < self.window // 4 and allowed < self.size)):
+        if not again and (news <= 0 or (news < max(LEAST // 2, self.window // 4) and allowed < self.size)):
             return None
         allowed = self._allowed = max(allowed, self._allowed)
         self._asked.append((allowed, now))
