@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from fanout.scenario.decorator import Scenario, scenario
     from fanout.scenario.failures import (
         CommandFailed,
+        FetchFailed,
         InvariantBroken,
         MemberFailed,
         ProcessFailed,
         ShipFailed,
         SyncFailed,
     )
+    from fanout.scenario.fetching import Fetched
     from fanout.scenario.fleet import Fleet
     from fanout.scenario.group import Group, Machine
     from fanout.scenario.matches import Matches
@@ -33,6 +35,8 @@ __all__ = [
     "BuildFailed",
     "CommandFailed",
     "FanoutError",
+    "FetchFailed",
+    "Fetched",
     "Fleet",
     "FleetError",
     "Group",
@@ -72,8 +76,10 @@ _MODULES = {
     "scenario.builder": ("BuildFailed",),
     "scenario.decorator": ("Scenario",),
     "scenario.failures": (
-        "CommandFailed", "InvariantBroken", "MemberFailed", "ProcessFailed", "ShipFailed", "SyncFailed",
+        "CommandFailed", "FetchFailed", "InvariantBroken", "MemberFailed", "ProcessFailed", "ShipFailed",
+        "SyncFailed",
     ),
+    "scenario.fetching": ("Fetched",),
     "scenario.fleet": ("Fleet",),
     "scenario.group": ("Group", "Machine"),
     "scenario.matches": ("Matches",),

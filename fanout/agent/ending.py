@@ -13,11 +13,13 @@ from .core.node import ENDED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .main import Agent
 
 LOOK = 0.02  # s between looks at what is still there
 KILL_MOST = 5.0  # s after the grace period until a process counts as one that cannot be killed
-FLUSH_MOST = 10.0  # s that reports and logs may take to reach the root
+FLUSH_MOST = 10.0  # s that reports and logs may take to reach the root, unless logs are collected
 ORPHAN_MOST = 5.0  # s that a new parent may take to come, when the root may not have our last word
 GOING_MOST = 4.0  # s that connections to children get to end
 
@@ -25,8 +27,11 @@ GOING_MOST = 4.0  # s that connections to children get to end
 class Ending:
     """Begun once; `call` is the END that asked for it, 0 when nobody waits for the answer."""
 
-    def __init__(self, agent: Agent, grace: float, call: int, spare: bool) -> None:
+    def __init__(self, agent: Agent, grace: float, call: int, spare: bool, collect: Any) -> None:
+        """`collect`: which logs are to be brought home whole, see `streams`."""
         self.agent = agent
+        self._collect = collect
+        self._flush_most = FLUSH_MOST
         self.call = call
         self._grace = grace
         self._spare = spare
@@ -59,6 +64,14 @@ class Ending:
             process.close()
         if self.agent.toolbox is not None:
             self.agent.toolbox.close()
+        if self.agent.shipping is not None:
+            self.agent.shipping.end()
+        if self.agent.streams is not None:
+            self.agent.streams.clear()
+        if self._collect:
+            from .streams import collect
+
+            self._flush_most = collect(self.agent, self.call, self._collect)
         self.agent.node.flush(self.agent.loop.now)
         self._started = time.monotonic()
         self._flush()
@@ -70,11 +83,12 @@ class Ending:
         """
         link = self.agent.node.parent
         someone = bool(self.call) and not self._dismissed
-        if someone and link is not None and not link.delivered() and self._waited() < FLUSH_MOST:
-            self.agent.loop.after(LOOK, self._flush)
-            return
         agent = self.agent
-        unsent = 0 if link is None else link.queued(frames.REPORT) + link.queued(frames.BULK)
+        reading = 0 if agent.streams is None else agent.streams.left()
+        if someone and link is not None and (reading or not link.delivered()) and self._waited() < self._flush_most:
+            agent.loop.after(LOOK, self._flush)
+            return
+        unsent = reading + (0 if link is None else link.queued(frames.REPORT) + link.queued(frames.BULK))
         processes = agent.processes.values()
         problems = ["cannot be killed: process %d" % pid for pid in self._left]
         problems += ["%s: %s" % (process.spec["name"], told) for process in processes for told in process.problems()]

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .process import Child, Command, Member, Process
     from .remote import Remote
     from .shipping import Shipping
+    from .streams import Streams
     from .toolbox import Toolbox
 
 FOLDER_MOST = 95  # bytes: the path of a Unix socket has 107 at most
@@ -62,6 +63,7 @@ class Agent:
         """Those of them that were there when the run began: the members of a barrier that names none."""
         self.toolbox: Toolbox | None = None
         self.shipping: Shipping | None = None
+        self.streams: Streams | None = None
         self._commands: set[Child] = set()
         self._waiting: list[Command] = []
         self._payload = payload
@@ -123,7 +125,8 @@ class Agent:
             self._act(node.inbox.popleft())
             node.tick(self.loop.now)
         self.uplink.pump()
-        if self.shipping is not None and self.shipping.pump():
+        busy = self.shipping is not None and self.shipping.pump()
+        if (self.streams is not None and self.streams.pump()) or busy:
             self.loop.after(0.0, lambda: None)  # there may be more to send once this is on its way
         if self.children is not None:
             self.children.pump()
@@ -266,6 +269,10 @@ class Agent:
     def _command(self, kind: int, call: int, body: Any) -> None:
         if self._ending is not None and kind not in (frames.END, frames.CONNECT):
             raise ValueError("the run has ended here")  # others may still need a way home through here
+        if kind == frames.PART:
+            self._payload.learn(body)
+            self.emit(call, DONE, None)
+            return
         from .process import Command, Member, Process
 
         if kind == frames.RUN:
@@ -288,8 +295,14 @@ class Agent:
             from .remote import Remote
 
             self.remote = Remote(self, call, body)
+        elif kind == frames.FETCH:
+            if self.streams is None:
+                from .streams import Streams
+
+                self.streams = Streams(self)
+            self.streams.command(call, body)
         elif kind == frames.END:
-            self._end(body["grace"], call)
+            self._end(body["grace"], call, collect=body.get("collect"))
         else:
             raise ValueError("command %d is not known" % kind)
 
@@ -312,16 +325,18 @@ class Agent:
 
     def _file(self, item: tuple[Any, ...]) -> None:
         """A file that comes, or that a child wants."""
-        if self.shipping is None:
-            from .shipping import Shipping
-
-            self.shipping = Shipping(self)
         if item[0] == tree.SHIPPED:
             _, call, body, target = item
             try:
+                if self.shipping is None:
+                    from .shipping import Shipping
+
+                    self.shipping = Shipping(self)
                 self.shipping.ship(call, codec.unpack(body), target)
             except Exception as error:  # as for any command
                 self.emit(call, tree.REFUSED, "%s: %s" % (type(error).__name__, error))
+        elif self.shipping is None:
+            pass  # a child wants what never came here
         elif item[0] == tree.WANTED:
             self.shipping.wanted(*item[1:])
         elif item[0] == tree.DATA:
@@ -388,16 +403,16 @@ class Agent:
         links = set() if self.children is None else {c.pid for c in self.children.connections.values()}
         return proctree.of_this_machine(os.getpid(), links)
 
-    def _end(self, grace: float, call: int = 0, spare: bool = False) -> None:
+    def _end(self, grace: float, call: int = 0, spare: bool = False, collect: Any = None) -> None:
         remote, self.remote = self.remote, None
         if remote is not None:  # its machines have no agent that would end what runs there
-            remote.stop(REMOTE_STOP, lambda: self._end(grace, call, spare))
+            remote.stop(REMOTE_STOP, lambda: self._end(grace, call, spare, collect))
             return
         if self._ending is None:
             from .ending import Ending
 
             self._waiting.clear()
-            self._ending = Ending(self, grace, call, spare)
+            self._ending = Ending(self, grace, call, spare, collect)
         else:
             self._ending.hurry(grace)
 

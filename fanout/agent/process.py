@@ -283,7 +283,7 @@ class Process(Child):
             raise ValueError("the name of a process is the name of a file: %r" % spec["name"])
         self.generation = 0
         """1 for the first start."""
-        self._spool: Spool | None = None
+        self.spool: Spool | None = None
         self._policy = LogPolicy(spec.get("logs") or "file", agent.compile)
         self._lines = Lines()
         self._sent = 0
@@ -297,13 +297,15 @@ class Process(Child):
         """A start at an instant that is yet to come."""
         self._begun = 0
         """Bytes of output before the latest start."""
+        self.failed = False
+        """It ended badly, and was not stopped."""
         self.broken = ""
         """Why output could not be kept, if so."""
 
     @property
     def rotated(self) -> int:
         """Bytes of output that the size cap (or a full disk) has cost."""
-        return self._spool.dropped if self._spool is not None else 0
+        return self.spool.dropped if self.spool is not None else 0
 
     @property
     def forwarded(self) -> int:
@@ -315,13 +317,13 @@ class Process(Child):
         self.stopping = False
         self.generation += 1
         try:
-            if self._spool is None and self._policy.to_file:
+            if self.spool is None and self._policy.to_file:
                 path = os.path.join(self.agent.folder, self.spec["name"] + ".log")
                 if os.path.exists(path):  # another process of this name
                     path = os.path.join(self.agent.folder, "%s-%d.log" % (self.spec["name"], self.call))
-                self._spool = Spool(path, self.spec.get("cap") or 64 << 20)
+                self.spool = Spool(path, self.spec.get("cap") or 64 << 20)
             self._finish_output()
-            self._begun = self._spool.total if self._spool is not None else 0
+            self._begun = self.spool.total if self.spool is not None else 0
             read, write = os.pipe()
             try:
                 self.launch(write, write)
@@ -422,9 +424,9 @@ class Process(Child):
         return len(data)
 
     def _take(self, data: bytes) -> None:
-        if self._spool is not None:
+        if self.spool is not None:
             try:
-                self._spool.write(data)
+                self.spool.write(data, self.agent.loop.now)
             except OSError as error:
                 self.broken = self.broken or "its output could not be kept: %s" % error.strerror
         lines = self._lines.feed(data)  # always: a watch that comes in the middle of a line sees all of it
@@ -446,9 +448,11 @@ class Process(Child):
                     self.agent.emit(watch, MATCHED, [text(line), groups(match), time.time()])
 
     def _forward(self, data: bytes) -> None:
+        clock = self.agent.node.clock
+        when = None if clock is None else self.agent.loop.now - clock  # by the root's clock
         for at in range(0, len(data), RECORD_SIZE):
             piece = data[at : at + RECORD_SIZE]
-            self.agent.node.record(frames.LOGS, codec.pack([self.call, self._sent, piece]))
+            self.agent.node.record(frames.LOGS, codec.pack([self.call, self._sent, piece, when]))
             self._sent += len(piece)
 
     def _finish_output(self) -> None:
@@ -464,7 +468,7 @@ class Process(Child):
         """MATCHED for the first line that matches: from "now" on; or in what was kept as well, from the first
         "start" or from the "last start" on."""
         regex = self.agent.compile(pattern.encode())
-        if since != "now" and self._spool is not None:
+        if since != "now" and self.spool is not None:
             for line in self._past(self._begun if since == "last start" else 0):
                 match = regex.search(line)
                 if match:
@@ -477,10 +481,10 @@ class Process(Child):
 
     def _past(self, begin: int) -> Iterator[bytes]:
         """The lines in the files from that byte on; the last one only if nothing more can come to it."""
-        assert self._spool is not None
+        assert self.spool is not None
         past = Lines()
-        skip = max(0, begin - self._spool.dropped)
-        for piece in self._spool.read():
+        skip = max(0, begin - self.spool.dropped)
+        for piece in self.spool.read():
             yield from past.feed(piece[skip:])
             skip = max(0, skip - len(piece))
         if self.pid is None:
@@ -501,8 +505,9 @@ class Process(Child):
         self._ready = None
         code = exit_code(status)
         tail = b""
-        if code != 0 and not self.stopping and self._spool is not None:
-            tail = self._spool.tail(TAIL)
+        self.failed = code != 0 and not self.stopping
+        if self.failed and self.spool is not None:
+            tail = self.spool.tail(TAIL)
         self.agent.emit(self.call, EXITED, [code, self.stopping, tail], self._extra())
 
     def _drain(self) -> None:
@@ -524,5 +529,5 @@ class Process(Child):
             self._timer.cancel()
         self._drain()
         self._finish_output()
-        if self._spool is not None:
-            self._spool.close()
+        if self.spool is not None:
+            self.spool.close()

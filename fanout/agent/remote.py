@@ -268,7 +268,7 @@ class Leaf:
             data, self._held[stream] = self._held[stream], b""
             for at in range(0, len(data), PIECE):
                 piece = data[at : at + PIECE]
-                payload = codec.pack([stream, self._sizes[stream], piece])
+                payload = codec.pack([stream, self._sizes[stream], piece, None])
                 self.owner.agent.node.record(frames.LOGS, payload, self.machine)
                 self._sizes[stream] += len(piece)
                 self._sent = True

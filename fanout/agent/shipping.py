@@ -1,18 +1,20 @@
 """Files on their way down the tree: taken in, passed on, checked, put in place.
 
-A machine writes what comes to a file of its own, passes it on from there, and lets nobody see it before it is
-complete and its hash is right.  One machine's full disk is that machine's failure alone: a relay without room
-says so, and what is below it is told that it will not come.
+A block is checked where it comes, passed on from disk (or, where the disk has no room, from a few in memory), and
+put in place as it comes; nobody sees a file before it is complete and its digest is right.  One machine's full disk
+is that machine's failure alone.
 """
 
 from __future__ import annotations
 
 import os
-from _blake2 import blake2b
+from _collections import deque
 
-from .core import frames
-from .core.feed import WINDOW, Feed
+from . import blobs
+from .core import blocks, frames
+from .core.feed import Feed
 from .core.node import DONE
+from .unpack import Unpacker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,171 +23,338 @@ if TYPE_CHECKING:
     from .main import Agent
 
 QUEUE = 128 << 10  # bytes of files waiting on one link
-COPY = 4 << 20  # bytes copied, hashed or unpacked between two looks at everything else
-ATTEMPTS = 2  # a file that arrives damaged is fetched once more
+ATTEMPTS = 3  # times that one block, or a whole whose blocks were right, may come damaged
+TURN = 1 << 20  # bytes that are put in place from a blob between two looks at everything else
+MOMENT = 0.02  # s that small files may take between two such looks
+SPARE = 64 << 20  # bytes that stay free on the disk of a relay
 
 
 class Transfer:
-    """One file, or one folder as a tar archive, on this machine."""
+    """One file or folder on this machine."""
 
-    def __init__(self, agent: Agent, call: int, body: dict[str, Any]) -> None:
+    def __init__(self, agent: Agent, call: int, body: dict[str, Any], target: bool) -> None:
         """KeyError, TypeError, ValueError: the body makes no sense."""
-        self.agent = agent
-        self.call = call
-        self.target = False
-        """It is to be put in place here, not only passed on."""
-        self.feed = Feed(int(body["size"]))
+        self._agent = agent
+        self._call = call
         self._digest: bytes = body["digest"]
-        self._to: str = agent.fill(body["to"])
+        self._size = int(body["size"])
+        self._bytes = int(body["bytes"])
+        """Of `size`, those that are no zeros."""
+        self._to = os.path.join(agent.work, os.path.expanduser(agent.fill(body["to"])))
         self._mode = int(body["mode"])
-        self._tree = bool(body["tree"])
-        self._attempts = 0
-        self._allowed = 0
+        self._target = target
+        self._cache = blobs.folder() if body["cache"] else None
+        self._blob = os.path.join(self._cache, self._digest.hex()) if self._cache else ""
+        self._part = ""
+        """The file that becomes the blob."""
         self._fd = -1
-        self._hash = blake2b(digest_size=32)
+        """Where blocks are, each at its place: the blob, what becomes one, or a file without a name."""
+        self._from_cache = False
+        self._full = False
+        """The disk has no room."""
+        self._stored = 0
+        """How far the file has what came, from `feed.start` on."""
+        self._recent: dict[int, bytes] = {}
+        """The blocks from there on."""
+        self._damaged = 0
+        self._unpacker: Unpacker | None = None
+        self._seen = 0
+        """How far the stream was checked."""
+        self._pending: deque[tuple[int, bytes | None]] = deque()
+        """What was checked, and is not in its place yet: (size, content)."""
+        self._fed = False
+        self._done = 0
+        """How far it is in its place, where this machine is a target."""
+        self._sum = blocks.Digest()
         self.failed = ""
-        self.path = os.path.join(agent.folder, "ship-%d" % call)
+        """Why it will never be here."""
+        self.feed = Feed(self._size, False)
 
     def begin(self) -> None:
-        try:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
-        except OSError as error:
-            self._fail("cannot keep it: %s" % error.strerror)
-            return
-        self._attempts += 1
-        self._hash = blake2b(digest_size=32)
-        self.feed.have = 0
-        if self.feed.size:
-            self.ask()
-        else:
-            self._complete()
-
-    def ask(self) -> None:
-        """Tell the parent what is here, after the start or on a new link."""
-        if not self.failed and self.feed.have < self.feed.size:
-            self._allowed = min(self.feed.size, self.feed.have + WINDOW)
-            self.agent.node.want(self.call, self.feed.have, self._allowed, True)
-
-    def take(self, offset: int, data: bytes) -> None:
-        """The next piece; one that is out of place (sent before a link was replaced) is passed over."""
-        if self.failed or offset != self.feed.have or self._fd < 0:
-            return
-        try:
-            written = 0
-            while written < len(data):
-                written += os.pwrite(self._fd, data[written:], offset + written)
-        except OSError as error:
-            self._fail("cannot keep it: %s" % error.strerror)
-            return
-        self._hash.update(data)
-        self.feed.have += len(data)
-        if self.feed.have >= self.feed.size:
-            self._complete()
-        elif self._allowed - self.feed.have <= WINDOW // 2:
-            self._allowed = min(self.feed.size, self.feed.have + WINDOW)
-            self.agent.node.want(self.call, self.feed.have, self._allowed, False)
-
-    def wanted(self, child: int, offset: int, allowed: int, again: bool) -> None:
-        if self.failed:
-            self.agent.node.cannot(child, self.call, self.failed)
-        elif again:
-            self.feed.want(child, offset, allowed)
-        else:
-            self.feed.more(child, allowed)
-
-    def pump(self) -> bool:
-        """Send each child what it may have, as far as its link has room; False when there was nothing to send."""
-        sent = False
-        for child in self.feed.children():
-            link = self.agent.node.children.get(child)
-            if link is None:
-                self.feed.forget(child)
-                continue
-            while link.queued(frames.BULK) < QUEUE:
-                piece = self.feed.next(child)
-                if piece is None:
-                    break
-                offset, size = piece
-                body = offset.to_bytes(8, "big") + os.pread(self._fd, size, offset)
-                link.send(frames.BULK, frames.DATA, self.call, b"", body)
-                sent = True
-        return sent
-
-    # The end of it.
-
-    def _complete(self) -> None:
-        if self._hash.digest() != self._digest:
-            if self._attempts < ATTEMPTS:
-                os.close(self._fd)
-                self.begin()
-            else:
-                self._fail("it arrived damaged %d times" % self._attempts)
-        elif self.target:
+        if self._target:
+            mark = "%s-%d-%d" % (self._agent.identity["run"], self._agent.identity["id"], self._call)
             try:
-                self._place()
-            except (OSError, ValueError) as error:
-                self._fail("cannot put it at %s: %s" % (self._to, getattr(error, "strerror", None) or error))
+                self._unpacker = Unpacker(self._to, self._mode, mark)
+            except OSError as error:
+                self._cannot_place(error)
+        if self._open_blob():
+            self._from_blob()
+            return
+        self._open_store()
+        self.demand()
 
-    def _place(self) -> None:
-        to = os.path.join(self.agent.work, os.path.expanduser(self._to))
-        os.makedirs(os.path.dirname(to) or ".", exist_ok=True)
-        if self._tree:
-            from . import unpack
+    # What is here.
 
-            self._steps(unpack.steps(self.path, to), to)
-        else:
-            self._steps(self._copy(to), to)
-
-    def _copy(self, to: str) -> Any:
-        """Written beside, then renamed: nobody ever sees half of it.  Holes stay holes."""
-        beside = "%s.fanout-%d" % (to, os.getpid())
-        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    def _open_blob(self) -> bool:
+        if not self._blob:
+            return False
         try:
-            at = 0
-            while at < self.feed.size:
-                piece = os.pread(self._fd, COPY, at)
-                if piece.count(0) != len(piece):
-                    os.pwrite(fd, piece, at)
-                at += len(piece)
-                yield
-            os.ftruncate(fd, self.feed.size)
-            os.fchmod(fd, self._mode)
-            os.rename(beside, to)
-        except BaseException:
-            os.unlink(beside)
-            raise
-        finally:
-            os.close(fd)
+            self._fd = blobs.open_blob(self._blob)
+        except OSError:
+            return False
+        self._from_cache = self.feed.roomy = True
+        self.feed.start, self.feed.end = 0, self._size
+        return True
 
-    def _steps(self, steps: Any, to: str) -> None:
-        """Do a long thing in pieces, so that all else goes on meanwhile."""
+    def _open_store(self) -> None:
+        """A file for what comes, where there is room: to be passed on, and to be kept when it is whole."""
+        if self._fd >= 0 or self._full:
+            return
+        mark = "ship-%s-%d-%d" % (self._agent.identity["run"], self._agent.identity["id"], self._call)
+        path = os.path.join(self._agent.folder, mark)
         try:
-            next(steps)
-        except StopIteration:
-            self.agent.emit(self.call, DONE, ["ok", ""])
+            if self._cache and not self.feed.end and (
+                    self._bytes * blobs.SHARE < min(blobs.room(self._cache), blobs.MOST)):
+                self._part = path = os.path.join(self._cache, blobs.PART + mark)
+            elif not self._agent.node.children or (
+                    blobs.room(self._agent.folder) < (2 if self._target else 1) * self._bytes + SPARE):
+                return
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            if not self._part:
+                os.unlink(path)
+        except OSError:
+            self._part = ""
             return
-        except (OSError, ValueError) as error:
-            self._fail("cannot put it at %s: %s" % (to, getattr(error, "strerror", None) or error))
-            return
-        self.agent.loop.after(0.0, lambda: self._steps(steps, to))
+        self.feed.roomy = True
+        self.feed.start = self._stored = self.feed.end
+        self._recent.clear()
 
-    def _fail(self, reason: str) -> None:
-        """It will not be here; nor below, where it would have come from here."""
-        if self.failed:
-            return
-        self.failed = reason
-        if self.target:
-            self.agent.emit(self.call, DONE, ["failed", reason])
-        for child in self.feed.children():
-            self.agent.node.cannot(child, self.call, reason)
+    def _close_store(self) -> None:
+        self._from_cache = self.feed.roomy = False
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-            os.unlink(self.path)
+        if self._part:
+            os.unlink(self._part)
+            self._part = ""
+
+    def _block(self, offset: int) -> bytes:
+        """ValueError: it was damaged on the disk."""
+        block = self._recent.get(offset)
+        if block is None:
+            block = self._stored_block(offset)
+            if self._from_cache:
+                blocks.decode(block)
+        return block
+
+    def _stored_block(self, offset: int) -> bytes:
+        return blocks.whole(os.pread(self._fd, blocks.SLOT, blocks.place(offset)), offset)
+
+    def _spoilt(self) -> None:
+        """The blob was damaged on the disk: it goes, and what is missing anywhere comes from the parent."""
+        self._close_store()
+        try:
+            os.unlink(self._blob)
+        except OSError:
+            pass
+        self._blob, self._cache = "", None
+        self.feed.restart(min([self._seen, *self.feed.positions()]))
+        self._open_store()
+        self.demand()
+
+    def _release(self) -> None:
+        """Everyone has it: no file stays open; who asks later gets it from the blob, or from above again."""
+        if self._done >= self._size <= self.feed.end and min(self.feed.positions(), default=self._size) >= self._size:
+            self._close_store()
+            self.feed.start = self._size
+
+    # From the parent.
+
+    def demand(self) -> None:
+        """Tell the parent what may come, if that is news."""
+        if self.failed or self._pending:
+            return
+        wanted = self.feed.demand(self._agent.loop.now)
+        for offset in [offset for offset in self._recent if offset < self.feed.start]:
+            del self._recent[offset]
+        if not self.feed.roomy and self.feed.start >= self._stored:
+            self._close_store()  # nobody needs what is on a disk that is full
+        if wanted is not None:
+            self._agent.node.want(self._call, *wanted)
+
+    def renew(self) -> None:
+        """There is a new parent, or a new way: what is not here is asked for from where it stands."""
+        self.feed.renew()
+        self.demand()
+
+    def take(self, block: bytes) -> None:
+        """The next block; one that is out of place (sent before a link was replaced) is passed over."""
+        if self.failed:
+            return
+        try:
+            offset, size, data, known = blocks.decode(block)
+        except ValueError:
+            self._damaged += 1
+            if self._damaged >= ATTEMPTS:
+                self.refused("it came damaged %d times" % self._damaged)
+            else:
+                self.renew()
+            return
+        if offset != self.feed.end or size > self._size - offset:
+            return
+        self._damaged = 0
+        if self.feed.roomy:
+            try:
+                _write(self._fd, block, blocks.place(offset))
+                self._stored = offset + size
+            except OSError:
+                self.feed.roomy, self._full = False, True
+        if not self.feed.roomy and self.feed.children():
+            self._recent[offset] = block
+        self.feed.came(size, self._agent.loop.now)
+        self._put(offset, size, data, known)
+        self.demand()
+        self._release()
 
     def refused(self, reason: str) -> None:
-        """The parent cannot give it."""
-        self._fail("its relay has not got it: %s" % reason)
+        """It will not come: nor to those below, who would have it from here."""
+        if self.failed:
+            return
+        self.failed = reason
+        self._over("failed", reason)
+        for child in self.feed.children():
+            self._agent.node.cannot(child, self._call, reason)
+        self._recent.clear()
+        self._close_store()
+
+    # To the children.
+
+    def wanted(self, child: int, offset: int, allowed: int, again: bool) -> None:
+        if self.failed:
+            self._agent.node.cannot(child, self._call, self.failed)
+            return
+        self.feed.want(child, offset, allowed, again, self._agent.loop.now)
+        if self._fd < 0 and offset < allowed and not (self.feed.end >= self._size and self._open_blob()):
+            self._open_store()
+        self.demand()
+
+    def pump(self) -> bool:
+        """Send each child what it may have, as far as its link has room; False when there was nothing to send."""
+        feed, now, sent = self.feed, self._agent.loop.now, False
+        if self.failed:
+            return False
+        read: dict[int, bytes] = {}
+        for child in feed.children():
+            link = self._agent.node.children.get(child)
+            if link is None:
+                feed.forget(child)
+                continue
+            while link.queued(frames.BULK) < QUEUE:
+                offset = feed.next(child)
+                if offset is None:
+                    break
+                if offset not in read:
+                    try:
+                        read[offset] = self._block(offset)
+                    except ValueError:
+                        if self._from_cache:
+                            self._spoilt()
+                            return True
+                        feed.forget(child)  # it asked for what begins where no block does
+                        break
+                link.send(frames.BULK, frames.DATA, self._call, b"", read[offset])
+                feed.sent(child, blocks.size_of(read[offset]), now)
+                sent = True
+        if sent or feed.due() is not None:
+            self.demand()
+            self._release()
+            due = feed.due()
+            if due is not None:
+                self._agent.loop.after(max(0.0, due - now), lambda: None)
+        return sent
+
+    # Into its place.
+
+    def _put(self, offset: int, size: int, data: bytes | None, known: bytes) -> None:
+        """The next block into its place; those that are fetched again for a child are passed over."""
+        if offset != self._seen:
+            return
+        self._seen += size
+        if data is not None:
+            self._sum.add(known)
+        if self._unpacker is None:
+            self._placed(size)
+            return
+        self._pending.append((size, data))
+        if len(self._pending) == 1:
+            self._work()
+
+    def _work(self) -> None:
+        """Put in place what is pending, a moment at a time: thousands of small files are in a few blocks."""
+        while self._pending:
+            size, data = self._pending[0]
+            if self._unpacker is not None:
+                try:
+                    if data is None:
+                        self._unpacker.skip(size)
+                    else:
+                        if not self._fed:
+                            self._unpacker.feed(data)
+                        self._fed = True
+                        if not self._unpacker.work(MOMENT):
+                            self._agent.loop.after(0.0, self._work)
+                            return
+                except (OSError, ValueError) as error:
+                    self._cannot_place(error)
+            self._fed = False
+            self._pending.popleft()
+            self._placed(size)
+        self.demand()
+
+    def _placed(self, size: int) -> None:
+        self._done += size
+        if self._done >= self._size:
+            self._complete()
+            self._release()
+
+    def _complete(self) -> None:
+        if self._sum.result(self._size) != self._digest:
+            self._over("failed", "it is not what was sent, though every part of it arrived well")
+            return
+        if self._part and not self.feed.start:
+            blobs.keep(self._part, self._blob)
+            self._part = ""
+        if self._unpacker is not None:
+            try:
+                self._unpacker.finish()
+                self._over("ok", "")
+            except (OSError, ValueError) as error:
+                self._cannot_place(error)
+
+    def _cannot_place(self, error: Exception) -> None:
+        self._over("failed", "cannot put it at %s: %s" % (self._to, getattr(error, "strerror", None) or error))
+
+    def _over(self, outcome: str, reason: str) -> None:
+        """This machine's own part is over, well or not."""
+        unpacker, self._unpacker = self._unpacker, None
+        if unpacker is not None and outcome != "ok":
+            unpacker.abort()
+        if self._target:
+            self._target = False
+            self._agent.emit(self._call, DONE, [outcome, reason])
+
+    def _from_blob(self) -> None:
+        """Put in place what was here already, in turns, so that all else goes on meanwhile."""
+        until = min(self._seen + TURN, self._size)
+        try:
+            while self._from_cache and self._seen < until and not self._pending:
+                self._put(*blocks.decode(self._stored_block(self._seen)))
+        except ValueError:
+            self._spoilt()
+        if self._from_cache and self._seen < self._size:
+            self._agent.loop.after(0.0, self._from_blob)
+        else:
+            self._release()
+
+    def end(self) -> None:
+        """The run is over."""
+        self.refused("the run has ended here")
+
+
+def _write(fd: int, data: bytes, at: int) -> None:
+    written = os.pwrite(fd, data, at)
+    while written < len(data):
+        written += os.pwrite(fd, data[written:], at + written)
 
 
 class Shipping:
@@ -198,21 +367,23 @@ class Shipping:
     def ship(self, call: int, body: dict[str, Any], target: bool) -> None:
         transfer = self._transfers.get(call)
         if transfer is None:
-            transfer = self._transfers[call] = Transfer(self._agent, call, body)
-            transfer.target = target
+            transfer = self._transfers[call] = Transfer(self._agent, call, body, target)
             transfer.begin()
         else:
-            transfer.ask()  # it is told again where the way to it has changed
+            transfer.renew()  # it is told again where the way to it has changed
 
     def data(self, call: int, body: bytes) -> None:
         transfer = self._transfers.get(call)
-        if transfer is not None and len(body) > 8:
-            transfer.take(int.from_bytes(body[:8], "big"), body[8:])
+        if transfer is not None:
+            transfer.take(body)
 
     def wanted(self, child: int, call: int, offset: int, allowed: int, again: bool) -> None:
         transfer = self._transfers.get(call)
-        if transfer is not None:
-            transfer.wanted(child, offset, allowed, again)
+        if transfer is not None and not offset % blocks.BLOCK:
+            try:
+                transfer.wanted(child, offset, allowed, again)
+            except ValueError:
+                pass  # a child that asks for what there is not gets nothing
 
     def refused(self, call: int, reason: str) -> None:
         transfer = self._transfers.get(call)
@@ -222,8 +393,12 @@ class Shipping:
     def resumed(self) -> None:
         """There is a new parent: what is not complete is asked for from where it stands."""
         for transfer in self._transfers.values():
-            transfer.ask()
+            transfer.renew()
 
     def pump(self) -> bool:
         sent = [transfer.pump() for transfer in self._transfers.values()]  # each, not only until one has
         return any(sent)
+
+    def end(self) -> None:
+        for transfer in self._transfers.values():
+            transfer.end()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 
+MARKS = 2000
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,12 +21,23 @@ class Spool:
         self._half = max(1, cap // 2)
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         self._size = 0
-        self._older = 0
+        self.older = 0
+        """Bytes in the older file."""
         self.total = 0
         self.dropped = 0
+        self.marks: list[tuple[int, float]] = []
+        """(bytes written before, when): when what follows was written, in ever longer steps."""
+        self._apart = 0.01  # s
+        self._next_mark = 0.0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, now: float) -> None:
         """OSError when the disk is full: what was not written is counted as dropped."""
+        if now >= self._next_mark:
+            if len(self.marks) >= MARKS:
+                del self.marks[::2]
+                self._apart *= 2
+            self.marks.append((self.total, now))
+            self._next_mark = now + self._apart
         self.total += len(data)
         while data:
             try:
@@ -40,8 +53,8 @@ class Spool:
 
     def _rotate(self) -> None:
         os.rename(self.path, self.path + ".0")
-        self.dropped += self._older
-        self._older, self._size = self._size, 0
+        self.dropped += self.older
+        self.older, self._size = self._size, 0
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         os.close(self._fd)  # only now: after a failure there must still be a file of ours behind the number
         self._fd = fd

@@ -79,6 +79,7 @@ if running:
     sys.exit(0)
 
 # `code` is the agent compiled for this Python, `source` what any Python can compile; one of them may be empty.
+# In each a module is bytes where it is compiled, and text where it is source.
 code_size, code_digest, source_size, source_digest = words()
 code, source = blob(code_size, code_digest), blob(source_size, source_digest)
 modules = marshal.loads(zlib.decompress(code or source))
@@ -100,15 +101,20 @@ class Payload:
     def create_module(self, spec):
         return None
 
+    def learn(self, part):
+        """Modules that come later: source under "", and code under the magic number that it is for."""
+        modules.update(marshal.loads(zlib.decompress(part.get(MAGIC) or part[""])))
+
     def compiled(self, name):
         key = name if name in modules else name + ".__init__"
         body = modules[key]
-        if code:
+        if isinstance(body, bytes):
             return marshal.loads(body)
         return compile(body, key.replace(".", "/") + ".py", "exec", dont_inherit=True, optimize=2)
 
     def marshalled(self, name):
-        return modules[name] if code else marshal.dumps(self.compiled(name.replace(".__init__", "")))
+        body = modules[name]
+        return body if isinstance(body, bytes) else marshal.dumps(self.compiled(name.replace(".__init__", "")))
 
     def exec_module(self, module):
         exec(self.compiled(module.__name__), module.__dict__)

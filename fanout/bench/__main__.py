@@ -17,6 +17,8 @@ from pathlib import Path
 
 from fanout.bench.agents import measure_helper, measure_idle, measure_payload, measure_start
 from fanout.bench.choreography import measure_barrier, measure_skew
+from fanout.bench.copy import measure_copy, measure_copy_barrier
+from fanout.bench.fetch import measure_fetch
 from fanout.bench.figure import Figure, Size, table
 from fanout.bench.logs import measure_logs
 from fanout.bench.trees import measure_flat, measure_relays, measure_trip
@@ -31,7 +33,10 @@ MEASUREMENTS: dict[str, Callable[[Size], list[Figure]]] = {
     "flat": measure_flat,
     "barrier": measure_barrier,
     "skew": measure_skew,
+    "fetch": measure_fetch,
     "logs": measure_logs,
+    "copy": measure_copy,
+    "copy-barrier": measure_copy_barrier,
 }
 LONGEST = 600.0  # s for one measurement
 

@@ -34,7 +34,7 @@ print(",".join(times))
 FLOOD = "while :; do echo 0123456789012345678901234567890123456789012345678901234567890123456789; done"
 
 
-async def _barriers(session: Session, name: str) -> list[float]:
+async def barriers(session: Session, name: str) -> list[float]:
     """For each round the ms from the last arrival to the last release."""
     script = MEMBER % (ROUNDS, PAUSE, name, PATIENCE)
     call = session.call(frames.RUN, session.up, {"shell": f"exec python3 -I -S -c '{script}'"})
@@ -52,17 +52,17 @@ async def _barriers(session: Session, name: str) -> list[float]:
 def measure_barrier(size: Size) -> list[Figure]:
     reports: list[Report] = []
 
-    async def barriers() -> list[Figure]:
+    async def both() -> list[Figure]:
         async with place.session(size.machines, size.relays, on_report=reports.append) as session:
             await connected(session)
-            await _barriers(session, "warm")
+            await barriers(session, "warm")
             before = session.statistics()["messages_in"]
-            idle = await _barriers(session, "idle")
+            idle = await barriers(session, "idle")
             messages = (session.statistics()["messages_in"] - before) / ROUNDS
             flood = session.call(frames.SPAWN, session.up, {"shell": FLOOD, "name": "flood", "logs": "all"})
             await settled(flood, tree.STARTED, (1).to_bytes(4, "big"))
             began, bytes_before = time.monotonic(), session.forwarded
-            flooded = await _barriers(session, "flooded")
+            flooded = await barriers(session, "flooded")
             rate = (session.forwarded - bytes_before) / (time.monotonic() - began) / 1e6
             stop = session.call(frames.PROCESS, session.up, [flood.number, "stop", 0.0])
             await settled(stop, tree.DONE)
@@ -80,7 +80,7 @@ def measure_barrier(size: Size) -> list[Figure]:
         ]
 
     with bed() as place:
-        return asyncio.run(barriers())
+        return asyncio.run(both())
 
 
 def measure_skew(size: Size) -> list[Figure]:

@@ -45,6 +45,8 @@ class Size:
     lines: int = 40_000
     """Of log, on each of `loggers` machines."""
     loggers: int = 50
+    megabytes: int = 20
+    """Of a file to half of the machines."""
 
 
 def number(value: float) -> str:

@@ -25,8 +25,8 @@ def measure_logs(size: Size) -> list[Figure]:
     expected = size.loggers * size.lines * (len(LINE) + 10)
 
     async def forward(folder: RunFolder) -> list[Figure]:
-        def keep(machine: int, process: int, data: bytes) -> None:
-            folder.log(f"host-{machine}", "load", data)
+        def keep(machine: int, process: int, data: bytes, when: float) -> None:
+            folder.log(f"host-{machine}", "load", data, when)
 
         async with place.session(size.loggers, min(size.relays, size.loggers), on_log=keep) as session:
             await connected(session)

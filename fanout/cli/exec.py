@@ -38,7 +38,7 @@ def selection(function: Any) -> Any:
         click.option("-t", "--connect-timeout", metavar="DURATION", callback=duration, default="15s",
                      show_default=True, help="Until a machine is connected, or given up."),
         click.option("-u", "--command-timeout", metavar="DURATION", callback=duration,
-                     help="Until the command is killed on a machine; by default never."),
+                     help="Until it is given up on a machine, and killed there; by default never."),
         click.option("--relays", metavar="auto|K", callback=relays, default="auto", show_default=True,
                      help=f"Machines that reach the others; 0: none, and auto: none up to {FLAT}."),
         click.option("--forward-agent", is_flag=True, help="Let relays log in by your SSH agent."),

@@ -18,9 +18,12 @@ from fanout.version import __version__
 COMMANDS = {
     "run": ("fanout.cli.run", "Run a scenario on a fleet."),
     "exec": ("fanout.cli.exec", "Run one command on many machines."),
+    "copy": ("fanout.cli.copy", "Copy files and folders to many machines."),
     "shell": ("fanout.cli.shell", "A prompt over many machines."),
     "ls": ("fanout.cli.ls", "The runs there are, and what they still hold."),
     "down": ("fanout.cli.down", "End what a run has left, and give back its machines."),
+    "fetch": ("fanout.cli.fetch", "Bring files of many machines here."),
+    "logs": ("fanout.cli.logs", "The logs of a run, while it goes on and afterwards."),
     "check": ("fanout.cli.check", "Check scenarios without any machine."),
     "doctor": ("fanout.cli.doctor", "What would fail here or on a fleet, and the remedy."),
     "lab": ("fanout.cli.lab", "Isolated hosts on this machine, to try things on."),

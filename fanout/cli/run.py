@@ -15,7 +15,7 @@ from fanout.cli.main import INTERRUPTED
 from fanout.cli.types import counts, duration, pairs, relays
 from fanout.errors import FanoutError, UsageError
 from fanout.report.console import Console
-from fanout.report.folder import RunFolder, new_run_id, result_text
+from fanout.report.folder import LIVE, RunFolder, new_run_id, result_text
 from fanout.report.junit import write_junit
 from fanout.root.outcomes import RunOutcome, RunResult
 
@@ -131,7 +131,8 @@ def command(
             try:
                 # A scenario's own prints must not get into the JSON.
                 with contextlib.redirect_stdout(out):
-                    result = execute(scenario, {"run": run, "fleet": fleet, **options}, [folder, console])
+                    given = {"run": run, "fleet": fleet, "place": folder.machine, "live": folder.path / LIVE, **options}
+                    result = execute(scenario, given, [folder, console])
             except (Exception, KeyboardInterrupt) as raised:
                 error = raised
                 result = aborted(run, scenario, raised)

@@ -4,6 +4,10 @@
     machines.json                     what the run holds; there once anything is made, and brought up to date
     reports.jsonl                     every report, one JSON object a line
     machines/<name>/<process>.log     forwarded logs, byte for byte
+    machines/<name>/<process>.times   ... and when they were printed: "from-byte seconds-since-the-epoch", a line each
+    machines/<name>/collected/        logs brought whole at the end
+    machines/<name>/files/            what `fetch` brought
+    live                              while it goes on: a socket, for `fanout logs -f`
     result.json                       the result; there only when the run ended
     lock                              locked for as long as the root lives, by whatever way it ends
     key, known_hosts                  while machines are kept for the user: what lets them in (`keep.py`)
@@ -34,13 +38,15 @@ from fanout.report.keep import write_login
 from fanout.root.holdings import Holdings
 from fanout.root.observer import Observer
 from fanout.root.outcomes import Report, RunResult
+from fanout.root.safe_names import SafeNames
 from fanout.version import __version__
 
-OPEN_LOGS = 64  # files; the least recently written is closed first
 MACHINES, LOCK = "machines.json", "lock"
-NAME = 120  # characters of a file's name that are kept; file systems take 255 bytes
+LIVE = "live"  # the socket of a run that goes on, for `fanout logs -f`
+MARK = 0.005  # s between two times that are noted of one log
+FLUSH = 0.5  # s that they may stay in memory while more comes
+OPEN_LOGS = 64  # logs, of two files each; the least recently written is closed first
 
-_ODD = re.compile(rb"[^A-Za-z0-9._@+=,-]|^\.")
 _SECRET = re.compile(r"(?i)pass|secret|token|credential|key")
 _PAIR = re.compile(r"((?:--\w+=)?[^=]*=).+", re.DOTALL)
 _LOGIN = re.compile(r"://[^/@\s]*@")
@@ -66,31 +72,6 @@ def redact(argument: str) -> str:
     return _LOGIN.sub("://***@", argument)
 
 
-class SafeNames:
-    """File names for names from elsewhere: no separator, no dot in front, distinct on any file system.
-
-    Bytes that are odd in a file's name become `%XX`; a name that is too long, or equals an earlier one when
-    case is ignored, gets a number after a `~`.
-    """
-
-    def __init__(self) -> None:
-        self._given: dict[str, str] = {}
-        self._taken: set[str] = set()
-
-    def get(self, name: str) -> str:
-        """Always the same for the same name."""
-        if name not in self._given:
-            raw = name.encode("utf-8", "surrogatepass")
-            safe = _ODD.sub(lambda match: b"%%%02X" % match[0][0], raw).decode("ascii") or "%"
-            safe, base, count = safe[:NAME], safe[:NAME], 1
-            while safe.casefold() in self._taken:
-                count += 1
-                safe = f"{base}~{count}"
-            self._taken.add(safe.casefold())
-            self._given[name] = safe
-        return self._given[name]
-
-
 class RunFolder(Observer):
     """Makes the folder, and writes down a run.  A context manager; errors name the path and a remedy."""
 
@@ -101,7 +82,7 @@ class RunFolder(Observer):
         self.path = (path or runs_folder() / run).absolute()
         self._machines = SafeNames()
         self._processes: dict[str, SafeNames] = {}
-        self._logs: OrderedDict[tuple[str, str], BinaryIO] = OrderedDict()
+        self._logs: OrderedDict[tuple[str, str], _Log] = OrderedDict()
         self.complete = False
         """Whether the result is written."""
         with self._explained(self.path):
@@ -151,11 +132,15 @@ class RunFolder(Observer):
         with self._explained(self.path / "reports.jsonl"):
             _write_all(self._reports, _json(record).encode() + b"\n")
 
-    def log(self, machine: str, process: str, data: bytes) -> None:
+    def machine(self, name: str) -> Path:
+        """Where what is kept of a machine is; not made yet."""
+        return self.path / "machines" / self._machines.get(name)
+
+    def log(self, machine: str, process: str, data: bytes, when: float) -> None:
         folder = self._machines.get(machine)
-        file = self._processes.setdefault(machine, SafeNames()).get(process) + ".log"
-        with self._explained(self.path / "machines" / folder / file):
-            _write_all(self._open_log(folder, file), data)
+        file = self._processes.setdefault(machine, SafeNames()).get(process)
+        with self._explained(self.path / "machines" / folder / f"{file}.log"):
+            self._open_log(folder, file).write(data, when)
 
     def holds(self, holdings: Holdings) -> None:
         with self._explained(self.path / MACHINES):
@@ -171,7 +156,7 @@ class RunFolder(Observer):
         self.complete = True
         self.close()
 
-    def _open_log(self, folder: str, file: str) -> BinaryIO:
+    def _open_log(self, folder: str, file: str) -> _Log:
         key = (folder, file)
         if key in self._logs:
             self._logs.move_to_end(key)
@@ -180,8 +165,7 @@ class RunFolder(Observer):
             self._logs.popitem(last=False)[1].close()
         path = self.path / "machines" / folder
         path.mkdir(parents=True, exist_ok=True)
-        log = (path / file).open("ab", buffering=0)
-        self._logs[key] = log
+        log = self._logs[key] = _Log(path / file)
         return log
 
     def _link_latest(self) -> None:
@@ -224,6 +208,32 @@ def write_whole(path: Path, value: dict[str, Any]) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+class _Log:
+    """One log, and beside it the times; these are buffered, and what a crash costs of them is only the order."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: BinaryIO = path.with_name(path.name + ".log").open("ab", buffering=0)
+        self._times = path.with_name(path.name + ".times").open("a", encoding="ascii")
+        self._at = self._file.tell()
+        self._marked = 0.0
+        self._flushed = time.monotonic()
+
+    def write(self, data: bytes, when: float) -> None:
+        if not self._marked <= when < self._marked + MARK:
+            self._times.write(f"{self._at} {when:.3f}\n")
+            self._marked = when
+            if time.monotonic() > self._flushed + FLUSH:
+                self._times.flush()
+                self._flushed = time.monotonic()
+        _write_all(self._file, data)
+        self._at += len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        with contextlib.suppress(OSError):
+            self._times.close()
 
 
 def _write_all(file: BinaryIO, data: bytes) -> None:

@@ -81,18 +81,19 @@ class Call:
         groups = self._groups.setdefault(key, {})
         groups[value] = groups.get(value, 0) | new
         self.on_event(phase, value, new)
-        self._wake()
+        self.wake()
 
     def refuse(self, machines: int, reason: str) -> None:
         self.refused.append((machines, reason))
         self.on_event(REFUSED, codec.pack(reason), machines)
-        self._wake()
+        self.wake()
 
     def lose(self, machines: int) -> None:
         if machines & self.targets & ~self.lost:
             self.lost |= machines & self.targets
-            self._wake()
+            self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let those who wait look again."""
         for waiter in self._waiters:
             waiter.set()

@@ -32,8 +32,8 @@ class Observer:
     def folded(self, title: str, groups: list[tuple[str, str]]) -> None:
         """A folded result to show: (folded machine names, text), largest group first."""
 
-    def log(self, machine: str, process: str, data: bytes) -> None:
-        """Forwarded log bytes of one process, in order, exactly."""
+    def log(self, machine: str, process: str, data: bytes, when: float) -> None:
+        """Forwarded log bytes of one process, in order, exactly; `when` they were printed, by the root's clock."""
 
     def holds(self, holdings: Holdings) -> None:
         """What the run holds has changed: made, cleaned, or released."""

@@ -19,6 +19,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import msgpack
 
@@ -27,8 +28,12 @@ from fanout.errors import FanoutError
 
 MSGPACK = ("__init__", "exceptions", "fallback")
 SKIP = ("stage0", "extension")
-REMOTE = ("remote", "preamble")
-"""Modules that only the relays of a one-shot get."""
+PARTS = {
+    "fetch": ("collecting", "core.parcels", "fetching", "following", "streams"),
+    "files": ("blobs", "core.blocks", "core.feed", "shipping", "unpack"),
+    "remote": ("core.preamble", "remote"),
+}
+"""Modules that travel apart from the agent, before the first command that needs them (`Session.call`)."""
 KEPT = 8  # payloads in the cache: one for each installation and Python that was used lately
 
 
@@ -107,15 +112,30 @@ def compact(source: str) -> str:
     return "".join(lines.get(row, "") + "\n" for row in range(1, max(lines, default=0) + 1))
 
 
-def raw_sources(remote: bool = False) -> dict[str, str]:
+class Whole(Payload):
+    """The agent as the root has it: with the parts that travel later."""
+
+    def __init__(self, build: str, stage0: bytes, source: bytes, codes: dict[str, bytes],
+                 parts: dict[str, dict[str, bytes]]) -> None:
+        super().__init__(build, stage0, source, codes)
+        self.parts = parts
+        """By name: its source under "", its code under the magic number that it is for."""
+
+
+def part_of(module: str) -> str:
+    """The part that a module of the agent travels in; empty for what every machine has from the start."""
+    names = [name for name, modules in PARTS.items() if module.removeprefix("fanout.agent.") in modules]
+    return names[0] if names else ""
+
+
+def raw_sources() -> dict[str, str]:
     """Module name -> text as installed, for everything the agent consists of; packages end in `.__init__`."""
-    skipped = SKIP if remote else SKIP + REMOTE
     found = {"fanout.__init__": ""}
     agent = files("fanout.agent")
     for prefix, folder in (("fanout.agent.", agent), ("fanout.agent.core.", agent / "core")):
         for entry in sorted(folder.iterdir(), key=lambda e: e.name):
             name = entry.name.removesuffix(".py")
-            if entry.name.endswith(".py") and name not in skipped:
+            if entry.name.endswith(".py") and name not in SKIP:
                 found[prefix + name] = entry.read_text()
     spec = importlib.util.find_spec("msgpack")
     if spec is None or not spec.submodule_search_locations:
@@ -130,34 +150,39 @@ def raw_sources(remote: bool = False) -> dict[str, str]:
     return found
 
 
-def build(raw: dict[str, str], raw_stage0: str) -> Payload:
+def build(raw: dict[str, str], raw_stage0: str) -> Whole:
     """Strip, compile, compress: some 200 ms."""
-    modules = {name: compact(untyped(strip(text))).encode() for name, text in raw.items()}
+    modules = {name: compact(untyped(strip(text))) for name, text in raw.items()}
     stage0 = strip(raw_stage0).encode()
     digest = blake2b(stage0, digest_size=8)
     for name, source in modules.items():
-        digest.update(name.encode() + b"\0" + source)
+        digest.update(name.encode() + b"\0" + source.encode())
     head = {"": digest.hexdigest().encode()}
     code = {
         name: marshal.dumps(compile(source, name.replace(".", "/") + ".py", "exec", dont_inherit=True, optimize=2))
         for name, source in modules.items()
     }
-    squeeze = zlib.compressobj(9, memLevel=9)
-    return Payload(
-        digest.hexdigest(),
-        stage0,
-        squeeze.compress(marshal.dumps({**head, **modules}, 2)) + squeeze.flush(),
-        {importlib.util.MAGIC_NUMBER.hex(): zlib.compress(marshal.dumps({**head, **code}, 2), 6)},
-    )
+    squeezed: dict[str, dict[str, bytes]] = {}
+    for part in ("", *PARTS):
+        names = [name for name in modules if part_of(name) == part]
+        first = {} if part else head
+        squeezed[part] = {
+            "": _squeeze({**first, **{name: modules[name] for name in names}}, 9),
+            importlib.util.MAGIC_NUMBER.hex(): _squeeze({**first, **{name: code[name] for name in names}}, 6),
+        }
+    codes = squeezed.pop("")
+    return Whole(digest.hexdigest(), stage0, codes.pop(""), codes, squeezed)
 
 
-@lru_cache(maxsize=2)
-def payload(remote: bool = False) -> Payload:
-    """The agent of this installation; built once per installation and Python, then kept in the user's cache.
+def _squeeze(modules: dict[str, Any], level: int) -> bytes:
+    squeeze = zlib.compressobj(level, memLevel=9)
+    return squeeze.compress(marshal.dumps(modules, 2)) + squeeze.flush()
 
-    `remote`: for relays that run a one-shot on machines without agents.
-    """
-    raw = raw_sources(remote)
+
+@lru_cache(maxsize=1)
+def payload() -> Whole:
+    """The agent of this installation; built once per installation and Python, then kept in the user's cache."""
+    raw = raw_sources()
     raw_stage0 = (files("fanout.agent") / "stage0.py").read_text()
     digest = blake2b(importlib.util.MAGIC_NUMBER + Path(__file__).read_bytes() + raw_stage0.encode(), digest_size=16)
     for name, text in raw.items():
@@ -175,7 +200,7 @@ def cache_folder() -> Path:
     return Path(base) / "fanout"
 
 
-def _read(path: Path) -> Payload | None:
+def _read(path: Path) -> Whole | None:
     """None where there is none, where it is damaged, or where anyone else could have written it."""
     try:
         state = path.stat()
@@ -184,14 +209,14 @@ def _read(path: Path) -> Payload | None:
         data = path.read_bytes()
         if blake2b(data[32:], digest_size=32).digest() != data[:32]:
             return None
-        return Payload(*msgpack.unpackb(data[32:]))
+        return Whole(*msgpack.unpackb(data[32:]))
     except (OSError, ValueError, TypeError, msgpack.UnpackException):
         return None
 
 
-def _write(path: Path, made: Payload) -> None:
+def _write(path: Path, made: Whole) -> None:
     """Best effort: without a cache, every start takes a little longer."""
-    data = msgpack.packb([made.build, made.stage0, made.source, made.codes])
+    data = msgpack.packb([made.build, made.stage0, made.source, made.codes, made.parts])
     with contextlib.suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.{os.getpid()}")

@@ -117,7 +117,7 @@ class Relayed:
                 for j in self._shares.get(i, [i]):
                     self._end(j, Ended(Outcome.FAILED, None, f"its relay could not: {codec.unpack(value)}"))
 
-    def _log(self, machine: int, stream: int, data: bytes) -> None:
+    def _log(self, machine: int, stream: int, data: bytes, when: float) -> None:
         if machine not in self._left or stream not in (1, 2):
             return
         self._printed[machine, stream] = self._printed.get((machine, stream), 0) + len(data)

@@ -35,6 +35,9 @@ _SHAPES: dict[tuple[int, int], tuple[Any, ...]] = {
 }
 """What the answers to a kind of command look like, where they are taken apart: machines are not believed blindly."""
 
+_PARTS = {frames.FETCH: "fetch", frames.SHIP: "files", frames.REMOTE: "remote"}
+"""The part of the agent that a kind of command needs: every machine gets it before the first of them."""
+
 DESCRIBED = 5  # machines named one by one in an error
 PROBLEMS_MOST = 1000  # kept for the run's result
 DETACHED_MOST = 8.0  # s that the end of a run waits for machines whose link is lost
@@ -58,7 +61,7 @@ class Session:
         self.parents = list(parents)
         self.settings = settings
         self.relays = {parent for parent in parents if parent is not None}
-        self.payload = payload(settings.oneshot)
+        self.payload = payload()
         self.node = tree.Node(self.payload.build, time.monotonic(), root=True)
         self.up = 0
         """The machines that can be reached now."""
@@ -67,7 +70,9 @@ class Session:
         self.down: dict[int, tuple[Outcome, str]] = {}
         """Why the others cannot: machine -> (outcome, reason)."""
         self.on_report: Callable[[Report], None] = lambda report: None
-        self.on_log: Callable[[int, int, bytes], None] = lambda machine, call, data: None
+        self.on_log: Callable[[int, int, bytes, float], None] = lambda machine, call, data, when: None
+        """`when`: seconds since the epoch by the root's clock, as the machine knows it."""
+        self.epoch = time.time() - time.monotonic()
         self.on_up: Callable[[int], None] = lambda machine: None
         """A machine is there."""
         self.on_down: Callable[[int, Outcome, str], None] = lambda machines, outcome, reason: None
@@ -98,6 +103,8 @@ class Session:
         self.recovery = Recovery(self)
         self.shipping = Shipping(self)
         self._outstanding = Outstanding()
+        self._parts: list[str] = []
+        """Those that machines have been sent."""
         self._calls: dict[int, Call] = {}
         self._number = settings.heir
         self._deadline = 0.0
@@ -112,6 +119,8 @@ class Session:
         self._reports: dict[int, int] = {}
         self._last_report: dict[int, str] = {}
         self._logged: dict[tuple[int, int], int] = {}
+        self.streams: dict[int, Callable[[int, bytes], None]] = {}
+        """Call -> who takes (machine, bytes) of what is sent in bulk for it, other than logs."""
 
     def now(self) -> float:
         return time.monotonic()
@@ -251,15 +260,31 @@ class Session:
         packed = codec.pack(body)
         if len(packed) > frames.MAX_SIZE[frames.CONTROL] - (64 << 10):
             raise ValueError(f"a command of {len(packed)} bytes is too large for one message")
+        if kind in _PARTS:
+            self.need(_PARTS[kind])
         self._number += 1
         call = self._calls[self._number] = Call(self._number, targets, kind)
         reachable = targets & (self.up | self.detached)
-        if reachable:
-            self._outstanding.add(call.number, kind, reachable, packed)
-            self.node.command(kind, call.number, reachable & self.up, packed, self.now())
+        self._send(kind, call.number, reachable, packed)
         call.lose(targets & ~reachable)
         self.kick()
         return call
+
+    def need(self, part: str) -> None:
+        """Every machine has this part of the agent before it gets any later command."""
+        if part not in self._parts:
+            self._parts.append(part)
+            self._send_part(part, self.up | self.detached)
+
+    def _send(self, kind: int, number: int, machines: int, packed: bytes) -> None:
+        if machines:
+            self._outstanding.add(number, kind, machines, packed)
+            self.node.command(kind, number, machines & self.up, packed, self.now())
+
+    def _send_part(self, part: str, machines: int) -> None:
+        """To all machines, not only to those that need it now: any of them may be on the way to one that does."""
+        self._number += 1
+        self._send(frames.PART, self._number, machines, codec.pack(self.payload.parts[part]))
 
     def forget(self, call: Call) -> None:
         """Nobody waits for this call any more; what still comes for it is passed over."""
@@ -382,6 +407,8 @@ class Session:
                 self._complain(machines, f"may have missed command {lacking} when its link was lost: there was too "
                               f"much unanswered to send all of it again ({self._outstanding.MOST >> 20} MiB)")
         self.up |= machines
+        for part in self._parts:
+            self._send_part(part, machines & ~self.joined)
         self.joined |= machines
         self.detached &= ~machines
         self.sync.regain(machines)
@@ -458,7 +485,7 @@ class Session:
     def _record(self, kind: int, machine: int, data: bytes) -> None:
         try:
             if kind == frames.LOGS:
-                process, offset, piece = codec.fields(data, int, int, bytes)
+                process, offset, piece, when = codec.fields(data, int, int, bytes, (float, type(None)))
                 known = self._logged.get((machine, process), 0)
                 if offset > known:
                     self._missing(machine, f"{offset - known} bytes of the log of process {process}")
@@ -466,9 +493,15 @@ class Session:
                 if not piece:
                     return
                 self._logged[machine, process] = max(known, offset) + len(piece)
+                if process in self.streams:
+                    self.streams[process](machine, piece)
+                    return
                 self.forwarded += len(piece)
                 self._settled.set()
-                self.on_log(machine, process, piece)
+                now = self.now()
+                if when is None or not 0.0 <= when <= now:
+                    when = now  # nobody knows it better
+                self.on_log(machine, process, piece, self.epoch + when)
             else:
                 seq, stamp, text, fields = codec.fields(data, int, (int, float), str, dict)
                 known = self._reports.get(machine, 0)
@@ -495,11 +528,17 @@ class Session:
 
     # Down.
 
-    async def end(self, grace: float = 2.0, timeout: float = 20.0) -> None:
-        """Stop everything on every machine, bring the last reports and logs home, close.  Bounded by `timeout`."""
+    async def end(self, grace: float = 2.0, timeout: float = 20.0, collect: dict[str, Any] | None = None,
+                  begun: Callable[[Call], object] = lambda call: None) -> None:
+        """Stop everything on every machine, bring the last reports and logs home, close.  Bounded by `timeout`.
+
+        `collect`: what of their logs machines are to bring whole (see `fanout.agent.streams`); `begun` is told the
+        call that they come for.
+        """
         deadline = self.now() + timeout
         if (self.up | self.detached) and not self._ending:
-            call = self.call(frames.END, self.up | self.detached, {"grace": grace})
+            call = self.call(frames.END, self.up | self.detached, {"grace": grace, "collect": collect})
+            begun(call)
             if not await call.wait(tree.ENDED, timeout=min(DETACHED_MOST, timeout / 2)) and self.detached:
                 self.lose(self.detached, Outcome.LOST, "it could not be reached at the end; its lease ends it")
             await call.wait(tree.ENDED, timeout=max(0.1, deadline - self.now() - 6.0))

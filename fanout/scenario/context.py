@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,8 +48,16 @@ class Context:
         self.metrics = Metrics()
         self.steps: list[dict[str, Any]] = []
         self.reports = 0
+        self.keep: Callable[[str], Path] | None = None
+        """Where what is kept of a machine goes, by its name; None: this run keeps nothing."""
+        self.on_failure: list[Callable[[float], Awaitable[None]]] = []
+        """What to do before the machines go, if the run has failed by then; each is told the seconds it has."""
+        self.collects = False
+        """There are processes whose logs are to be brought at the end."""
         self.processes: dict[int, str] = {}
         """Call number of a spawn -> the process's name."""
+        self.spawned: dict[int, int] = {}
+        """Call number of a spawn -> the machines."""
         self._names: set[str] = set()
         self._doing: dict[int, tuple[str, float]] = {}
         self._next = 0

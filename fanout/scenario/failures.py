@@ -11,6 +11,7 @@ from fanout.root.outcomes import Failure, Outcome
 
 if TYPE_CHECKING:
     from fanout.scenario.context import Context
+    from fanout.scenario.fetching import Fetched
     from fanout.scenario.results import Results
 
 ENTRIES = 8  # different causes in a message
@@ -64,6 +65,15 @@ class ShipFailed(ScenarioFailure):
     def __init__(self, message: str, failures: list[Failure]) -> None:
         super().__init__(message)
         self.failures = failures
+
+
+class FetchFailed(ScenarioFailure):
+    """Not everything that was to be fetched has come; `fetched` has what did."""
+
+    def __init__(self, message: str, failures: list[Failure], fetched: Fetched) -> None:
+        super().__init__(message)
+        self.failures = failures
+        self.fetched = fetched
 
 
 class ProcessTimeout(Timeout):

@@ -19,14 +19,18 @@ if TYPE_CHECKING:
     from fanout.root.machine import Machine as RootMachine
     from fanout.scenario.code import Member
     from fanout.scenario.context import Context
+    from fanout.scenario.fetching import Fetched, When
     from fanout.scenario.processes import Process, Processes
     from fanout.scenario.results import Result, Results
+    from fanout.scenario.spawned import Collect
     from fanout.scenario.trigger import On
 
 RUN_TIMEOUT = "60s"
 READY_TIMEOUT = "60s"
 CAPTURE = "1MB"
 CAP = "64MB"
+FETCH_CAP = "1GB"
+FETCH_TOTAL = "16GB"
 
 
 class Group:
@@ -172,17 +176,48 @@ class Group:
         *,
         mode: int | None = None,
         timeout: str | float = "10m",
+        cache: bool = True,
     ) -> str:
         """Bring a file or a folder to every machine, through the tree, checked by its hash; returns where it is.
 
         `path` is at the root.  `to` is a path on the machines (`~`, `{id}`, `{name}`, `{address}`, `{role}` are
         filled in there); without it, the name of `path` in the folder where commands start, so that `./name` runs
         it.  A folder that is there already is replaced.  `mode` replaces the file's own permission bits.
+        A machine that keeps the same content from before does not get it again, unless `cache` is False; then it
+        does not keep it either.
         Raises UsageError when it cannot be read, ShipFailed naming the machines where it could not be put.
         """
         from fanout.scenario.shipping import ship
 
-        return await ship(self._context, self.bits, path, to, mode=mode, timeout=timeout)
+        return await ship(self._context, self.bits, path, to, mode=mode, timeout=timeout, cache=cache)
+
+    async def fetch(
+        self,
+        pattern: str,
+        into: str | Path = "files",
+        *,
+        when: When = "always",
+        cap: str | int = FETCH_CAP,
+        total: str | int = FETCH_TOTAL,
+        timeout: str | float = "10m",
+    ) -> Fetched:
+        """Bring what a pattern names from every machine, through the tree, each file checked by its hash.
+
+        `pattern`: a path on the machines, from where commands start unless it begins with `/` or `~`; `*`, `?`,
+        `[...]` and `**` are filled in there, `{id}` and the like too.  A folder comes with all below it.  Files keep
+        the names that they have below the last folder of the pattern without a wildcard.
+
+        `into`: a folder below the machine's own in the run's folder; a whole path stands for itself, with a folder
+        for each machine in it.  `when="on_failure"`: not now, but at the end of the run, if it fails.  `cap`: bytes
+        of each machine, `total`: of all.
+
+        What is beyond a cap, cannot be read, is no file, or has a name that leads elsewhere is left out, and said:
+        see `Fetched`.  FetchFailed when a machine is lost or too slow, or the root cannot write.
+        """
+        from fanout.scenario.fetching import fetch
+
+        return await fetch(
+            self._context, self.bits, pattern, into=into, when=when, cap=cap, total=total, timeout=timeout)
 
     async def spawn(
         self,
@@ -192,6 +227,7 @@ class Group:
         ready: str | None = None,
         ready_timeout: str | float = READY_TIMEOUT,
         logs: str = "file",
+        collect: Collect = "never",
         cap: str | int = CAP,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
@@ -203,7 +239,9 @@ class Group:
 
         `ready`: a regular expression that some line of its output matches.  `logs`: what of its output comes to
         the root: `none` (nor is it kept in a file there), `file`, `tail:N`, `match:REGEX`, `all`.  `cap`: size of
-        that file, the oldest is dropped.  `stdin`: given once and closed; without it, `write` can be used.
+        that file, the oldest is dropped.  `collect`: bring that file at the end of the run, `always`, `never` or
+        `on_failure` (of the run, or of the process there), into `collected/` of the machine's part of its folder.
+         `stdin`: given once and closed; without it, `write` can be used.
 
         `on={r"ERROR (.*)": signal("trouble")}`: log triggers; each line that matches gives the signal, from the
         machine, whatever `logs` says (see `fanout.signal`).  `at="+3s"`: start at one instant, as `Processes.start`.
@@ -221,6 +259,7 @@ class Group:
             ready=ready,
             ready_timeout=ready_timeout,
             logs=logs,
+            collect=collect,
             cap=cap,
             env=env,
             cwd=cwd,
@@ -295,10 +334,25 @@ class Machine:
         return results[self]
 
     async def ship(
-        self, path: str | Path, to: str | None = None, *, mode: int | None = None, timeout: str | float = "10m"
+        self, path: str | Path, to: str | None = None, *, mode: int | None = None, timeout: str | float = "10m",
+        cache: bool = True,
     ) -> str:
         """As `Group.ship`, to this machine."""
-        return await Group(self._context, self.bits).ship(path, to, mode=mode, timeout=timeout)
+        return await Group(self._context, self.bits).ship(path, to, mode=mode, timeout=timeout, cache=cache)
+
+    async def fetch(
+        self,
+        pattern: str,
+        into: str | Path = "files",
+        *,
+        when: When = "always",
+        cap: str | int = FETCH_CAP,
+        total: str | int = FETCH_TOTAL,
+        timeout: str | float = "10m",
+    ) -> Fetched:
+        """As `Group.fetch`, from this machine."""
+        return await Group(self._context, self.bits).fetch(
+            pattern, into, when=when, cap=cap, total=total, timeout=timeout)
 
     async def spawn(
         self,
@@ -308,6 +362,7 @@ class Machine:
         ready: str | None = None,
         ready_timeout: str | float = READY_TIMEOUT,
         logs: str = "file",
+        collect: Collect = "never",
         cap: str | int = CAP,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
@@ -322,6 +377,7 @@ class Machine:
             ready=ready,
             ready_timeout=ready_timeout,
             logs=logs,
+            collect=collect,
             cap=cap,
             env=env,
             cwd=cwd,

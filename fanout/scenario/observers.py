@@ -39,8 +39,8 @@ class Observers(Observer):
     def folded(self, title: str, groups: list[tuple[str, str]]) -> None:
         self._each(lambda one: one.folded(title, groups))
 
-    def log(self, machine: str, process: str, data: bytes) -> None:
-        self._each(lambda one: one.log(machine, process, data))
+    def log(self, machine: str, process: str, data: bytes, when: float) -> None:
+        self._each(lambda one: one.log(machine, process, data, when))
 
     def holds(self, holdings: Holdings) -> None:
         self._each(lambda one: one.holds(holdings))

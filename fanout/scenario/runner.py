@@ -16,7 +16,7 @@ import resource
 import secrets
 import sys
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,13 @@ from fanout.root.planner import Tree, plan
 from fanout.root.session import Session
 from fanout.root.settings import CIPHER, KEX, Settings
 from fanout.scenario.build import check as check_build
+from fanout.scenario.collecting import end, last_fetches
 from fanout.scenario.context import Context
 from fanout.scenario.counts import resolve
 from fanout.scenario.decorator import Scenario
 from fanout.scenario.fleet import Fleet
 from fanout.scenario.interrupts import Interrupts
+from fanout.scenario.live import live
 from fanout.scenario.loader import beside, load
 from fanout.scenario.observers import Observers
 from fanout.scenario.params import bind
@@ -87,6 +89,10 @@ class RunOptions:
     keep: float | None = None
     """How long machines that the fleet made are kept after a failure; None: they are not."""
     run: str = field(default_factory=new_run_id)
+    place: Callable[[str], Path] | None = None
+    """Where what is kept of a machine goes, by its name."""
+    live: Path | None = None
+    """Where `fanout logs -f` reaches this run: the path of a socket."""
 
 
 async def run(path: Path, options: RunOptions, observers: Sequence[Observer] = ()) -> RunResult:
@@ -272,10 +278,11 @@ class _Run:
         session = Session(machines, tree.parents, settings, relay_key=self.source.relay_key)
         self.session = session
         context = self.context = Context(session, self.observer, options.run, self.args, self.folder)
+        context.keep = options.place
         session.on_down = self._down
         session.on_report = self._report
-        session.on_log = lambda machine, process, data: self.observer.log(
-            machines[machine].name, context.processes.get(process, str(process)), data
+        session.on_log = lambda machine, process, data, when: self.observer.log(
+            machines[machine].name, context.processes.get(process, str(process)), data, when
         )
         self._needed = math.ceil(self.scenario.quorum * len(machines) - 1e-9)
         await session.connect(lambda done, total: self.observer.phase("connect", done, total))
@@ -320,7 +327,8 @@ class _Run:
         try:
             for name, path in self._built.items():
                 fleet.build[name] = await fleet.ship(path, f"build/{name}", timeout=self._limit)
-            await self.scenario.function(fleet, **self.args)
+            async with live(self.context, self.options.live):
+                await self.scenario.function(fleet, **self.args)
         except BaseException as error:  # sys.exit too; a cancellation, when the run is concluded already
             self._conclude(*judge(error))
         else:
@@ -361,12 +369,13 @@ class _Run:
     async def _tear_down(self) -> None:
         self.observer.phase("tear-down", 0, 1)
         if self.session is not None:
+            assert self.context is not None
             try:
-                await self.session.end(grace=GRACE, timeout=TEAR_DOWN)
+                await last_fetches(self.context, self.result.outcome)
+                await end(self.context, self.result.outcome, GRACE, TEAR_DOWN)
             except (FanoutError, OSError) as error:
                 self.observer.warning(f"the machines were not ended tidily: {error}")
             for machines, problem in self.session.problems:
-                assert self.context is not None
                 told = f"{self.context.names(machines)}: {problem}"
                 self.result.problems.append(told)
                 self.observer.warning(told)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fanout.agent.core import frames, machineset
 from fanout.agent.core.node import DONE, EXITED, INSTANT, MATCHED, READY, STARTED
@@ -27,6 +27,8 @@ from fanout.scenario.matches import Match, Matches
 from fanout.scenario.results import Result, Results
 from fanout.scenario.sizes import parse_size
 from fanout.scenario.trigger import On, check_on
+
+Collect = Literal["always", "on_failure", "never"]
 
 ANSWER = 20.0
 """Seconds within which a machine answers what it can do at once."""
@@ -56,6 +58,7 @@ async def spawn(
     ready: str | None,
     ready_timeout: str | float,
     logs: str,
+    collect: Collect,
     cap: str | int,
     env: Mapping[str, str] | None,
     cwd: str | None,
@@ -65,6 +68,7 @@ async def spawn(
 ) -> Spawned:
     body = launch(command, env=env, cwd=cwd, stdin=stdin)
     body["logs"] = check_logs(logs)
+    body["collect"] = check_collect(collect, logs)
     body["cap"] = parse_size(cap)
     if not body["cap"]:
         raise UsageError("cap=0: write logs='none' to keep no output")
@@ -76,12 +80,24 @@ async def spawn(
     if not bits:
         raise UsageError(f"{show(command)!r}: the group is empty")
     body["name"] = context.unique(chosen)
+    if collect != "never":
+        context.collects = True
+        context.session.need("fetch")
     body["at"] = None if delay is None else context.session.now() + delay
     call = context.call(frames.SPAWN, bits, body)
     context.processes[call.number] = body["name"]
+    context.spawned[call.number] = bits
     spawned = Spawned(context, call, body["name"], show(command), ready is not None, logs != "none")
     await spawned.up(bits, timeout, delay)
     return spawned
+
+
+def check_collect(collect: str, logs: str) -> str:
+    if collect not in ("always", "on_failure", "never"):
+        raise UsageError(f"collect={collect!r}: write 'always', 'on_failure' or 'never'")
+    if collect != "never" and logs == "none":
+        raise UsageError(f"collect={collect!r} and logs='none': there is no file to collect; write logs='file'")
+    return collect
 
 
 def parse_delay(at: str | None) -> float | None:

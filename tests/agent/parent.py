@@ -109,7 +109,7 @@ class Parent:
             elif item[:2] == (tree.RECORD, frames.REPORTS):
                 self.reports.append(codec.unpack(item[3]))
             elif item[0] == tree.RECORD:
-                call, at, piece = codec.unpack(item[3])
+                call, at, piece, _ = codec.unpack(item[3])
                 assert at == len(self.logs.get(call, b"")), "logs have a gap"
                 self.pieces[call] = self.pieces.get(call, 0) + 1
                 self.logs[call] = self.logs.get(call, b"") + piece

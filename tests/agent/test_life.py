@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from fanout.agent.core import frames, machineset
+from fanout.agent.core import blocks, frames, machineset
 from fanout.agent.core import node as tree
 from fanout.agent.core.bootstrap import opening
 from fanout.agent.proctree import children
+from fanout.root.payload import payload
 from tests.agent.parent import TIMEOUT, Parent, gone
 from tests.pythons import pythons
 
@@ -39,6 +40,18 @@ def test_it_works_under_every_python(each_python: str, compiled: bool, tmp_path:
         agent.tell(call, "write", b"hello\nworld\n", False)
         agent.until(lambda: agent.logs.get(call) == b"world\n")
         assert agent.tell(call, "stop", 2.0) == ""
+        head = blocks.entry(blocks.FILE, "", 0, 0, "")
+        digest = blocks.Digest()
+        digest.add(blocks.check(0, head))
+        ship = {"size": len(head), "bytes": len(head), "digest": digest.result(len(head)), "to": "none",
+                "mode": 0o640, "cache": False}
+        assert "No module" in agent.answer(agent.send(frames.SHIP, ship)), "what a command needs has come too early"
+        assert agent.answer(agent.send(frames.PART, payload().parts["files"])) is None
+        call = agent.send(frames.SHIP, ship)
+        block = blocks.encode(0, head, blocks.check(0, head), True)
+        agent.node.children[agent.machine].send(frames.BULK, frames.DATA, call, b"", block)
+        assert agent.answer(call) == ["ok", ""]
+        assert agent.run(shell="stat -c %a-%s none")[2] == b"640-0\n"
         assert agent.end()[2] == []
     assert list(tmp_path.iterdir()) == []
 
@@ -47,8 +60,6 @@ def test_it_works_under_every_python(each_python: str, compiled: bool, tmp_path:
 def test_a_relay_brings_up_a_child_of_any_python(child: str, tmp_path: Path) -> None:
     relay = pythons()[0] if child != pythons()[0] else sys.executable
     with Parent(tmp_path, relay, relay=True) as agent:
-        from fanout.root.payload import payload
-
         identity = dict(agent.identity, id=1, name="child", relay=False)
         agent.send(frames.CONNECT, {
             "children": [{"id": 1, "identity": identity, "local": True, "python": child}],

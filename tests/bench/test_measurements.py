@@ -10,8 +10,8 @@ from fanout.bench.__main__ import MEASUREMENTS, main
 from fanout.bench.figure import Size
 from tests.sshd import need_sshd
 
-TINY = Size(machines=3, relays=1, repeats=1, seconds=0.2, lines=500, loggers=2)
-OVER_SSH = {"trip", "relays", "flat", "barrier", "skew", "logs"}
+TINY = Size(machines=3, relays=1, repeats=1, seconds=0.2, lines=500, loggers=2, megabytes=1)
+OVER_SSH = {"trip", "relays", "flat", "barrier", "skew", "logs", "copy", "copy-barrier", "fetch"}
 
 
 @pytest.mark.parametrize("name", MEASUREMENTS)

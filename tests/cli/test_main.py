@@ -55,7 +55,7 @@ def stub(
         for observer in observers:
             observer.phase("provision", 0, 2)
             observer.report(Report(1, "peer-1", 1, 0.0, "hello"))
-            observer.log("peer-1", "node", b"line\n")
+            observer.log("peer-1", "node", b"line\n", 1.0)
             observer.finished(result)
         return result
 
@@ -118,7 +118,8 @@ def test_what_is_typed_reaches_the_runner(scenario: str, monkeypatch: pytest.Mon
         "--keep", "30m",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    del calls[0]["run"]
+    for key in ("run", "keep", "live"):
+        del calls[0][key]
     assert calls == [
         {
             "name": "restart", "machines": 20, "roles": {"boot": 2, "peer": 18}, "args": {"x": "a=b"},
@@ -132,7 +133,8 @@ def test_what_is_not_typed_has_a_default(scenario: str, monkeypatch: pytest.Monk
     calls = stub(monkeypatch)
     monkeypatch.setenv("FANOUT_FLEET", "hosts:nodes.txt")
     assert fanout("run", scenario).exit_code == 0
-    del calls[0]["run"]
+    for key in ("run", "keep", "live"):
+        del calls[0][key]
     assert calls == [
         {
             "name": None, "machines": None, "roles": {}, "args": {}, "fleet": "hosts:nodes.txt",

@@ -28,9 +28,9 @@ from tests.sshd import need_isolation, need_sshd
 
 REPO = Path(__file__).parents[2]
 DOCUMENTS = [
-    "README.md", "docs/tutorial.md", "docs/hosts.md", "docs/fleets.md", "docs/exec.md", "docs/runs.md",
+    "README.md", "docs/tutorial.md", "docs/hosts.md", "docs/fleets.md", "docs/exec.md", "docs/runs.md", "docs/logs.md",
 ]
-SNIPPETS = ["docs/scenario-api.md", "docs/choreography.md"]
+SNIPPETS = ["docs/scenario-api.md", "docs/choreography.md", "docs/files.md"]
 NOT_HERE = ("make ",)  # commands that the tests themselves are a part of
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TIMEOUT = 60.0
@@ -163,7 +163,7 @@ async def test_each_snippet_is_part_of_a_scenario_that_passes(text: str, tmp_pat
         path.write_text(text)
     else:
         path = playing.write(tmp_path, text, 'machines={"boot": 1, "peer": 4}, ttl="2m"')
-    result, seen = await playing.play(path, machines=None)
+    result, seen = await playing.play(path, machines=None, place=(tmp_path / "machines").joinpath)
     assert result.outcome == "passed", result.reason
     assert not seen.warnings
 

@@ -64,7 +64,7 @@ class Play:
         assert report.machine is not None
         self.reports.setdefault(report.machine, []).append(report)
 
-    def _log(self, machine: int, call: int, data: bytes) -> None:
+    def _log(self, machine: int, call: int, data: bytes, when: float) -> None:
         self.logs.setdefault(machine, bytearray()).extend(data)
 
     def wrong(self, what: str) -> None:

@@ -41,7 +41,7 @@ async def test_who_breaks_the_protocol_is_cut_off_by_name_and_alone(
     before = set(os.listdir("/tmp"))
     async with session(hosts, parents, folder=str(folder), recover=3.0) as up:
         heard: list[object] = []
-        up.on_log = lambda machine, call, data: heard.append((machine, data))
+        up.on_log = lambda machine, call, data, when: heard.append((machine, data))
         sleeper = up.call(frames.RUN, 0b0111, {"shell": "exec sleep 500"})
         await until(lambda: impostor.OWN in up.down)
         assert up.down[impostor.OWN][0] in (Outcome.FAILED, Outcome.LOST)

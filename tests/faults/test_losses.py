@@ -30,7 +30,7 @@ async def test_a_killed_relay_costs_only_itself(parents: list[int | None], tmp_p
         reports: dict[int, list[int]] = {}
         logs: dict[int, bytes] = {}
         up.on_report = lambda report: reports.setdefault(report.machine or 0, []).append(report.seq)
-        up.on_log = lambda machine, call, data: logs.update({machine: logs.get(machine, b"") + data})
+        up.on_log = lambda machine, call, data, when: logs.update({machine: logs.get(machine, b"") + data})
         pids = await agents(up)
         work = up.call(frames.SPAWN, up.up, {
             "shell": "for i in 1 2 3 4; do seq 2000; fanout report $i; sleep 0.2; done; exit 3",

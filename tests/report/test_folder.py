@@ -33,8 +33,8 @@ def report(seq: int, **fields: object) -> Report:
 def test_a_run_leaves_its_story(state: Path) -> None:
     with folder() as kept:
         kept.report(report(1, block=12))
-        kept.log("peer-3", "node", b"\x00\xff no newline")
-        kept.log("peer-3", "node", b"\n more")
+        kept.log("peer-3", "node", b"\x00\xff no newline", 1.0)
+        kept.log("peer-3", "node", b"\n more", 1.0)
         kept.finished(RunResult("r1", "s.py", RunOutcome.PASSED))
     assert kept.path == state / "r1"
     assert stat.S_IMODE(kept.path.stat().st_mode) == 0o700
@@ -71,7 +71,7 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
 def test_what_was_reported_is_there_without_any_end(state: Path) -> None:
     kept = folder()
     kept.report(report(1))
-    kept.log("m", "p", b"x")
+    kept.log("m", "p", b"x", 1.0)
     assert (kept.path / "reports.jsonl").read_text().count("\n") == 1
     assert (kept.path / "machines/m/p.log").read_bytes() == b"x"
     assert not (kept.path / "result.json").exists()
@@ -86,8 +86,8 @@ def test_more_logs_than_open_files_lose_nothing(state: Path) -> None:
     with folder() as kept:
         for turn in (b"1", b"2", b"3"):
             for i in range(OPEN_LOGS * 3):
-                kept.log(f"m{i}", "p", turn)
-        assert descriptors() <= before + OPEN_LOGS + 2, "reports and the lock"
+                kept.log(f"m{i}", "p", turn, 1.0)
+        assert descriptors() <= before + 2 * OPEN_LOGS + 2  # each has its times beside it; reports and the lock
         assert {p.read_bytes() for p in kept.path.glob("machines/*/p.log")} == {b"123"}
         assert len(list(kept.path.glob("machines/*"))) == OPEN_LOGS * 3
     assert descriptors() == before
@@ -107,8 +107,8 @@ def test_hostile_names_stay_inside_and_apart(state: Path) -> None:
              "x" * 5000, "x" * 5001, "\ud800", ".hidden", "%2E.", "peer~2", "con\n"]  # fmt: skip
     with folder() as kept:
         for i, name in enumerate(names):
-            kept.log(name, name, b"%d" % i)
-            kept.log(name, "other", b"")
+            kept.log(name, name, b"%d" % i, 1.0)
+            kept.log(name, "other", b"", 1.0)
         found = [p for p in kept.path.rglob("*.log") if p.read_bytes()]
         assert {int(p.read_bytes()) for p in found} == set(range(len(names)))
         assert {p.parent.parent for p in found} == {kept.path / "machines"}
@@ -143,7 +143,7 @@ def test_a_full_disk_names_the_file_and_a_remedy(state: Path) -> None:
         (kept.path / "machines/m").mkdir(parents=True)
         (kept.path / "machines/m/p.log").symlink_to("/dev/full")
         with pytest.raises(FanoutError, match=r"p\.log: No space left on device; free some space"):
-            kept.log("m", "p", b"x")
+            kept.log("m", "p", b"x", 1.0)
 
 
 def test_run_ids_sort_by_time_and_are_plain() -> None:

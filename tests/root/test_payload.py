@@ -11,8 +11,10 @@ from fanout.root import payload as module
 from fanout.root.payload import build, compact, payload, raw_sources, strip, untyped
 
 
-def sources() -> dict[str, bytes]:
-    return {name: compact(untyped(strip(text))).encode() for name, text in raw_sources().items()}
+def sources(part: str | None = None) -> dict[str, str]:
+    """Of one part, or of the agent and all its parts."""
+    return {name: compact(untyped(strip(text))) for name, text in raw_sources().items()
+            if part is None or module.part_of(name) == part}
 
 
 def test_it_is_at_most_40_kb() -> None:
@@ -24,9 +26,26 @@ def test_what_is_sent_decodes_to_the_sources_with_their_build() -> None:
     built = payload()
     modules = marshal.loads(zlib.decompress(built.source))
     assert modules.pop("").decode() == built.build
-    assert modules == sources()
+    assert modules == sources("")
     (code,) = built.codes.values()
     assert marshal.loads(zlib.decompress(code)).keys() == {"", *modules}
+
+
+def test_parts_travel_apart_and_nothing_is_in_two_or_in_none() -> None:
+    built = payload()
+    assert built.parts.keys() == module.PARTS.keys()
+    for name, part in built.parts.items():
+        assert len(part) == 2, "source, and code for the root's own Python"
+        for packed in part.values():
+            assert marshal.loads(zlib.decompress(packed)).keys() == sources(name).keys()
+        assert len(sources(name)) == len(module.PARTS[name]), "a module that there is not"
+        assert sum(map(len, part.values())) < 64 << 10, "it is sent in one message"
+
+
+def test_the_build_tells_agents_with_other_parts_apart() -> None:
+    raw = {"fanout.agent.main": "x = 1\n", "fanout.agent.shipping": "y = 1\n"}
+    one, other = build(raw, "z = 1\n"), build({**raw, "fanout.agent.shipping": "y = 2\n"}, "z = 1\n")
+    assert one.build != other.build
 
 
 def test_every_module_parses_and_none_imports_what_is_dear() -> None:

@@ -49,7 +49,7 @@ async def test_relays_and_children_may_run_different_pythons(tmp_path: Path) -> 
 async def test_logs_that_are_under_way_at_the_end_come_home(parents: list[int | None], tmp_path: Path) -> None:
     async with session(local(len(parents)), parents, folder=str(tmp_path)) as up:
         logs: dict[int, bytearray] = {i: bytearray() for i in range(len(parents))}
-        up.on_log = lambda machine, call, data: logs[machine].extend(data)
+        up.on_log = lambda machine, call, data, when: logs[machine].extend(data)
         size = 3_000_000
         call = up.call(frames.SPAWN, up.up, {"shell": f"seq -w 9999999 | head -c {size}", "name": "p", "logs": "all"})
         assert await call.wait(tree.EXITED, timeout=30.0, extra=(1).to_bytes(4, "big"))
@@ -110,7 +110,7 @@ async def main():
         call = up.call(frames.SPAWN, up.up, {"name": "p", "ready": "up", "logs": "all", "shell":
             "(setsid sh -c 'trap \\"\\" TERM; echo $$; while :; do sleep 0.05; done' &);"
             "sleep 0.2; echo up; sleep 400"})
-        up.on_log = lambda machine, call, data: print(data.decode(), end="", flush=True)
+        up.on_log = lambda machine, call, data, when: print(data.decode(), end="", flush=True)
         await call.wait(tree.READY, timeout=20, extra=(1).to_bytes(4, "big"))
         await asyncio.sleep(100)
 

@@ -57,7 +57,7 @@ class Recorder(Observer):
     def folded(self, title: str, groups: list[tuple[str, str]]) -> None:
         self.shown.append((title, groups))
 
-    def log(self, machine: str, process: str, data: bytes) -> None:
+    def log(self, machine: str, process: str, data: bytes, when: float) -> None:
         self.logs[machine, process] = self.logs.get((machine, process), b"") + data
 
     def finished(self, result: RunResult) -> None:

@@ -24,11 +24,11 @@ FROM_PARENT = frozenset((RESUME, DATA, CANNOT))
 EVENTS, REPORTS, LOGS, METRICS = 16, 17, 18, 19
 FENCED, METRICS_AGAIN = 20, 21  # events behind all metrics sent before; metrics that were perhaps told before
 # Downward commands; `route` is the set of targets and `number` the id of the call.
-CONNECT, RUN, SPAWN, PROCESS, END, NETWORK, EACH, SHIP, REMOTE = 32, 33, 34, 35, 36, 37, 38, 39, 40
+CONNECT, RUN, SPAWN, PROCESS, END, NETWORK, EACH, SHIP, REMOTE, PART, FETCH = range(32, 43)
 # Downward answers to what machines asked, many in one message; each node passes on what its children need.
 ANSWERS = 48
 
-COMMANDS = frozenset((CONNECT, RUN, SPAWN, PROCESS, END, NETWORK, EACH, SHIP, REMOTE, ANSWERS))
+COMMANDS = frozenset((CONNECT, RUN, SPAWN, PROCESS, END, NETWORK, EACH, SHIP, REMOTE, PART, FETCH, ANSWERS))
 
 CLASS = {
     EVENTS: CONTROL, REPORTS: REPORT, METRICS: REPORT, FENCED: REPORT, METRICS_AGAIN: REPORT, LOGS: BULK,
@@ -86,7 +86,8 @@ class Decoder:
                 if len(buffer) - start < size:
                     break
                 middle, at = start + route_size, start + size
-                yield cls, kind, number, bytes(buffer[start:middle]), bytes(buffer[middle:at])
+                # By a view: a slice of the buffer would be one more copy of every byte that passes.
+                yield cls, kind, number, bytes(buffer[start:middle]), bytes(memoryview(buffer)[middle:at])
         finally:
             del buffer[:at]
 

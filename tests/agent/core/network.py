@@ -162,6 +162,7 @@ class Host:
             cls = frames.REPORT if kind == frames.REPORTS else frames.BULK
             while waiting and node.room(cls):
                 node.record(kind, waiting.popleft())
+        net.pump(self)
         if self.wire is not None:
             _pump(self.wire.up, self.wire.link_below)
         for wire in self.below.values():
@@ -202,6 +203,9 @@ class Host:
         elif what == tree.RESUMED:
             for key, value in self.asked.items():
                 self.node.ask_again(key, value, net.now)
+            net.file(self, item)
+        elif what in (tree.SHIPPED, tree.WANTED, tree.DATA, tree.CANNOT):
+            net.file(self, item)
         elif what == tree.MEASURED:
             net.measured.take(*item[1:])
         elif what == tree.RECORD:
@@ -264,6 +268,10 @@ class Network:
         self.unreachable: set[int] = set()
         """Machines that no connection can be made to."""
         self.behave: Callable[[Host, int, int, Any], None] = answer
+        self.file: Callable[[Host, tuple[Any, ...]], None] = lambda host, item: None
+        """What machines do with what their nodes say of files."""
+        self.pump: Callable[[Host], None] = lambda host: None
+        """What they do in each turn before they write."""
         self._latency = latency
         self._chunk = chunk
         self._grain = grain

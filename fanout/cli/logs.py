@@ -1,0 +1,196 @@
+"""`fanout logs`: what processes of a run printed, from its folder; or as they print it, from the run itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fanout.cli.types import duration
+from fanout.errors import UsageError
+
+if TYPE_CHECKING:
+    from fanout.report.logs import Line
+
+NOTHING = 1
+TAIL = 2048  # bytes of each log that `-f` begins with
+RECEIVE = 256 << 10
+
+
+@click.command("logs", short_help="The logs of a run, while it goes on and afterwards.")
+@click.argument("run", metavar="RUN")
+@click.argument("which", metavar="[MACHINES[:PROCESS]]", required=False, default="")
+@click.option("-f", "--follow", is_flag=True, help="Begin near the end, and go on as processes print, until the end.")
+@click.option("--grep", "pattern", metavar="REGEX", help="Only lines that match.")
+@click.option("--since", metavar="DURATION", callback=duration,
+              help="Only what was printed in the last 5m, for example: before now, or before the end of the run.")
+@click.option("-b", "--fold", is_flag=True, help="Machines that printed the same, once.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("-N", "--no-prefix", is_flag=True, help="Lines without machine and process.")
+@click.pass_context
+def command(
+    ctx: click.Context, /, run: str, which: str, follow: bool, pattern: str | None, since: float | None, fold: bool,
+    as_json: bool, no_prefix: bool,
+) -> None:
+    """Show what the processes of RUN printed, of all machines in the order of time.
+
+    \b
+    fanout logs last
+    fanout logs last 'peer-[0-9]:node' --grep 'ERROR|head is'
+    fanout logs 20260101-120000-ab12 :node --since 5m
+    fanout logs last peer-3 -f
+
+    RUN is a run's id, a run's folder, or `last`.  Afterwards there is what came to the run's folder: what `logs=`
+    forwards and `collect=` brings.  With -f, while the run goes on, it is the whole output of any process, from the
+    file on its machine, whatever is forwarded of it.
+
+    \b
+    Exit code: 0, or 1 when there was nothing to show.
+    """
+    if follow and (fold or since is not None):
+        raise UsageError("-f shows what comes: it goes with neither --fold nor --since")
+    folder = run_folder(run)
+    machines, process = selection(which)
+    try:
+        regex = re.compile(pattern.encode()) if pattern else None
+    except re.error as error:
+        raise UsageError(f"--grep {pattern!r}: {error}") from None
+    show = shower(as_json, prefix=not no_prefix)
+    try:
+        if follow and (lines := followed(folder, machines, process)) is not None:
+            shown = stream((line for line in lines if regex is None or regex.search(line.text)), show)
+        else:
+            shown = afterwards(folder, machines, process, regex, since, fold, show)
+    except BrokenPipeError:  # `| head`: Python's own last flush must not fail
+        sys.stdout = None
+        ctx.exit(0)
+    ctx.exit(0 if shown else NOTHING)
+
+
+def run_folder(run: str) -> Path:
+    from fanout.report.folder import runs_folder
+
+    known = runs_folder()
+    path = known / ("latest" if run == "last" else run)
+    if "/" in run or not path.is_dir():
+        path = Path(run).expanduser()
+    if not (path / "run.json").is_file():
+        where = f"in {known}" if "/" not in run else "there"
+        raise UsageError(f"there is no run {run} {where}; give a run's id, its folder, or: last")
+    return path.resolve()
+
+
+def selection(which: str) -> tuple[set[str] | None, str | None]:
+    """(machines, process); None for all."""
+    from fanout import names
+
+    machines, _, process = which.partition(":")
+    return (set(names.expand(machines)) if machines else None), process or None
+
+
+def afterwards(
+    folder: Path, machines: set[str] | None, process: str | None, regex: re.Pattern[bytes] | None,
+    since: float | None, fold: bool, show: Callable[[Line], None],
+) -> bool:
+    from fanout.report.logs import find, merged
+
+    def wanted(machine: str, name: str) -> bool:
+        return (machines is None or machine in machines) and process in (None, name)
+
+    logs = find(folder, wanted)
+    if not logs:
+        there = sorted({f"{log.machine}:{log.process}" for log in find(folder)})
+        what = f"; there are {', '.join(there[:10])}{' ...' if len(there) > 10 else ''}" if there else \
+            "; processes bring theirs by logs= and collect= of `spawn`"
+        raise UsageError(f"there is no such log in {folder}{what}")
+    began = 0.0
+    if since is not None:
+        ended = folder / "result.json"
+        began = (ended.stat().st_mtime if ended.exists() else time.time()) - since
+    lines = merged(logs, regex, began)
+    return folded_lines(lines, len(logs)) if fold else stream(lines, show)
+
+
+def followed(folder: Path, machines: set[str] | None, process: str | None) -> Iterator[Line] | None:
+    """Lines as they come, until the run ends; None when it does not go on any more."""
+    from fanout.report.folder import LIVE
+    from fanout.root.sockets import connect
+
+    try:
+        socket = connect(folder / LIVE)
+    except OSError:
+        return None
+    asked = {"machines": None if machines is None else sorted(machines), "process": process, "tail": TAIL}
+    socket.sendall(json.dumps(asked).encode() + b"\n")
+    return _received(socket)
+
+
+def _received(socket: Any) -> Iterator[Line]:
+    import msgpack
+
+    from fanout.agent.core.lines import Lines
+    from fanout.report.logs import Line
+
+    unpacker = msgpack.Unpacker(max_buffer_size=64 << 20)
+    cut: dict[tuple[str, str], Lines] = {}
+    with socket:
+        while data := socket.recv(RECEIVE):
+            unpacker.feed(data)
+            for machine, process, what in unpacker:
+                if isinstance(what, str):
+                    click.echo(f"fanout: {machine}:{process}: {what}", err=True)
+                    continue
+                for text in cut.setdefault((machine, process), Lines()).feed(what):
+                    yield Line(time.time(), machine, process, text.rstrip(b"\n"))
+    for (machine, process), lines in cut.items():
+        for text in lines.finish():
+            yield Line(time.time(), machine, process, text)
+
+
+# Showing.
+
+
+def stream(lines: Iterator[Line], show: Callable[[Line], None]) -> bool:
+    shown = False
+    for line in lines:
+        show(line)
+        shown = True
+    return shown
+
+
+def shower(as_json: bool, *, prefix: bool) -> Callable[[Line], None]:
+    from fanout.report.gathered import shown
+
+    out = sys.stdout.buffer
+    terminal = sys.stdout.isatty()
+
+    def show(line: Line) -> None:
+        if as_json:
+            text = line.text.decode("utf-8", "backslashreplace")
+            record = {"time": round(line.time, 3), "machine": line.machine, "process": line.process, "text": text}
+            data = json.dumps(record).encode()
+        else:
+            head = f"{line.machine}:{line.process}: ".encode() if prefix else b""
+            data = head + (shown(line.text) if terminal else line.text)
+        out.write(data + b"\n")
+        out.flush()
+
+    return show
+
+
+def folded_lines(lines: Iterator[Line], logs: int) -> bool:
+    from fanout.report.gathered import Kept, folded, grouped, room
+
+    kept: dict[str, Kept] = {}
+    for line in lines:
+        kept.setdefault(line.machine, Kept(room(logs))).feed(line.text + b"\n")
+    sys.stdout.buffer.write(folded(grouped([(name, one.output(), "") for name, one in sorted(kept.items())]),
+                                   sys.stdout.isatty()))
+    sys.stdout.flush()
+    return bool(kept)

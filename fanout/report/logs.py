@@ -1,0 +1,89 @@
+"""The logs in a run's folder, read as lines: of any machines and processes, merged in the order they were printed.
+
+The times are those of `RunFolder` and of collected logs: machines say them by the root's clock, as their links have
+measured it (docs/choreography.md, "Time").  What was collected whole stands for what was forwarded of it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+CHUNK = 32 << 10  # bytes of one log in memory
+LINE_MOST = 1 << 20  # bytes of one line; what is longer is broken
+
+
+class Line(NamedTuple):
+    time: float
+    """Seconds since the epoch; 0.0 where it is not known."""
+    machine: str
+    process: str
+    text: bytes
+    """Without its end."""
+
+
+class Log(NamedTuple):
+    machine: str
+    process: str
+    path: Path
+
+    def lines(self) -> Iterator[Line]:
+        """In order; times never go back, so that logs can be merged."""
+        marks = self._marks()
+        upcoming = next(marks, None)
+        now, at, rest = 0.0, 0, b""
+        while chunk := self._read(at + len(rest)):
+            data = rest + chunk
+            *whole, rest = data.split(b"\n")
+            end = 1
+            if not whole and len(rest) > LINE_MOST:
+                whole, rest, end = [rest], b"", 0
+            for text in whole:
+                while upcoming is not None and upcoming[0] <= at:
+                    now, upcoming = max(now, upcoming[1]), next(marks, None)
+                yield Line(now, self.machine, self.process, text)
+                at += len(text) + end
+        if rest:
+            yield Line(now, self.machine, self.process, rest)
+
+    def _read(self, at: int) -> bytes:
+        """No file stays open: there may be more logs than files that one may have open."""
+        with self.path.open("rb") as file:
+            file.seek(at)
+            return file.read(CHUNK)
+
+    def _marks(self) -> Iterator[tuple[int, float]]:
+        try:
+            text = self.path.with_suffix(".times").read_text("ascii", "replace")
+        except OSError:
+            return
+        for line in text.splitlines():
+            offset, _, when = line.partition(" ")
+            try:
+                mark = int(offset), float(when)
+            except ValueError:
+                continue
+            if math.isfinite(mark[1]):
+                yield mark
+
+
+def find(run: Path, wanted: Callable[[str, str], bool] = lambda machine, process: True) -> list[Log]:
+    """The logs of a run's folder that are wanted (by machine and process), by machine and process."""
+    found: dict[tuple[str, str], Path] = {}
+    for pattern in ("*/*.log", "*/collected/*.log"):
+        for path in (run / "machines").glob(pattern):
+            machine = path.relative_to(run / "machines").parts[0]
+            if path.is_file() and not path.is_symlink() and wanted(machine, path.stem):
+                found[machine, path.stem] = path
+    return [Log(machine, process, path) for (machine, process), path in sorted(found.items())]
+
+
+def merged(logs: Sequence[Log], pattern: re.Pattern[bytes] | None = None, since: float = 0.0) -> Iterator[Line]:
+    """The lines of all, by time; those that match, and that are not from before `since`."""
+    for line in heapq.merge(*(log.lines() for log in logs), key=lambda line: line.time):
+        if line.time >= since and (pattern is None or pattern.search(line.text)):
+            yield line
