@@ -61,6 +61,12 @@ class Tree:
         return max(map(len, self._children.values()), default=0)
 
     @cached_property
+    def fans(self) -> tuple[int, ...]:
+        """Most children of a node, for each level that has any: the root's first."""
+        levels: list[tuple[int | None, ...]] = [(None,), *self.levels[:-1]]
+        return tuple(max(len(self.children(node)) for node in level) for level in levels)
+
+    @cached_property
     def _children(self) -> dict[int | None, tuple[int, ...]]:
         children: dict[int | None, list[int]] = defaultdict(list)
         for machine, parent in enumerate(self.parents):
