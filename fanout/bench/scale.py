@@ -36,9 +36,9 @@ from fanout.root.planner import plan
 from fanout.root.sync import Sync
 
 GRAIN = 0.01  # s
-IDLE = 4.0  # s of virtual time in which heartbeats are counted
+IDLE = 2.0  # s of virtual time in which heartbeats are counted
 PULL = 64 << 10  # bytes that a link is asked for at once
-SETTLE = 1.0  # s of virtual time after an operation, for its acknowledgements
+SETTLE = 0.7  # s of virtual time after an operation, for its acknowledgements
 LATEST = 600.0  # s of virtual time for any operation
 LOG = b"a line of log as programs print it, of about one hundred characters, with its number at the end 0000000\n" * 10
 HEARTBEAT = frozenset((frames.PING, frames.PONG))
