@@ -16,7 +16,6 @@ from __future__ import annotations
 import gc
 import heapq
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +29,7 @@ from fanout.agent.core import node as tree
 from fanout.agent.core.dialer import Dialer
 from fanout.agent.core.link import OPEN
 from fanout.agent.core.node import Node
+from fanout.bench.bed import memory_now
 from fanout.root.model import HANDSHAKES, Costs
 from fanout.root.payload import payload
 from fanout.root.planner import plan
@@ -394,12 +394,12 @@ def study(n: int, depth: int, costs: Costs) -> dict[str, Any]:
     parents = shape.parents
     fans = shape.fans
     del shape
-    empty = memory()
+    empty = memory_now()
     began = time.process_time()
     with no_collector():
         grove = Grove(parents, costs)
         done = [grove.operation("connect", grove.connect)]
-        each = (memory() - empty) / n
+        each = (memory_now() - empty) * 1e6 / n
         grove.heartbeats = 0
         grove.run(within=IDLE)
         beats = grove.heartbeats / IDLE
@@ -410,11 +410,6 @@ def study(n: int, depth: int, costs: Costs) -> dict[str, Any]:
         if depth > 1:
             done.append(grove.operation("loss of a relay", grove.lose_relay))
         return {"n": n, "depth": depth, "fans": fans, "node_bytes": each, "heartbeats": beats, "cpu": time.process_time() - began, "operations": [asdict(one) for one in done]}
-
-
-def memory() -> int:
-    """Bytes of this process that are in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager

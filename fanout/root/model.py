@@ -60,6 +60,9 @@ class Costs:
     """Bytes of the root for each of its own connections."""
 
 
+DEFAULT = Costs()
+
+
 @dataclass(frozen=True)
 class Prediction:
     ready: float
@@ -100,6 +103,7 @@ def predict(n: int, fans: Sequence[int], costs: Costs) -> Prediction:
     else:
         level = max(range(len(fans)), key=lambda i: spans[i][0])
         bound = f"{'the root' if level == 0 else f'relays at level {level}'}: {spans[level][1]}"
+    # Down and up; the third message for each child is an acknowledgement, which nobody waits for.
     way = sum(2 * costs.trip + 2 * fan * (costs.root_message if level == 0 else costs.relay_message)
               for level, fan in enumerate(fans))
     command = max(way + costs.start, 2 * costs.trip + n * costs.here_start / costs.here_cores)
@@ -108,8 +112,8 @@ def predict(n: int, fans: Sequence[int], costs: Costs) -> Prediction:
         command=command,
         barrier=way,
         root_cpu=cpu,
-        root_command_cpu=2 * top * costs.root_message,
-        root_messages=2 * top,
+        root_command_cpu=3 * top * costs.root_message,
+        root_messages=3 * top,
         root_bytes=top * costs.payload + (n - top) * 400 + top * n * INTRODUCED,
         root_memory=top * costs.memory + n * 1000,
         connections=top,
