@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 WIDTH, HEIGHT = 640, 360
-LEFT, RIGHT, TOP, BOTTOM = 64, 150, 40, 46
+LEFT, RIGHT, TOP, BOTTOM = 70, 96, 40, 46
 
 STYLE = """
 .chart { --ink: #1c2330; --soft: #667085; --grid: #e4e7ec; --paper: #ffffff;
@@ -83,7 +83,7 @@ class Chart:
             shown = sorted((p for p in line.points if p.x > 0 and p.y > 0), key=lambda p: p.x)
             if shown:
                 parts += _drawn(line, shown, across, up)
-                ends.append((up(shown[-1].y), line))
+                ends += [(up(shown[-1].y), line)] if line.name else []
         parts += _names(ends)
         return "".join([*parts, "</svg>"])
 

@@ -1,419 +1,66 @@
-"""A tree of up to 100,000 machines in one process: the protocol core that runs, on a virtual clock.
+"""What a tree of 100 to 100,000 machines costs its root: `python -m fanout.bench.scale`, or `make scale`.
 
-Every machine has the `Node` of the agent, the root has the real one and the real `Sync`; what is simulated is time.
-A dial, a hop, a message and a program cost what the model's constants say (`root/model.py`), and a node does one
-thing at a time.  So messages, bytes and memory are those of the real thing, and seconds are predicted.
-
-Turns of a node are on a grid of GRAIN, which keeps wide trees affordable and adds up to one grain to each hop.
-
-    grove = Grove(plan(1000, relays=None, depth=2, width=None).parents, Costs())
-    print(grove.operation("connect", grove.connect))
-    print(grove.operation("command", grove.command))
+The machines are nodes of the real protocol core on a virtual clock (`grove.py`): messages, bytes and memory are counted,
+seconds are predicted.  Each tree has a process of its own, so that its memory is its own.
 """
 
 from __future__ import annotations
 
+import argparse
 import gc
-import heapq
 import json
+import math
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fanout.agent.core import codec, frames, machineset, merge
-from fanout.agent.core import node as tree
-from fanout.agent.core.dialer import Dialer
-from fanout.agent.core.link import OPEN
-from fanout.agent.core.node import Node
 from fanout.bench.bed import memory_now
-from fanout.root.model import HANDSHAKES, Costs
-from fanout.root.payload import payload
+from fanout.bench.grove import Grove
+from fanout.bench.page import count, seconds, size
+from fanout.bench.plot import Chart, Line, Point
+from fanout.root.model import DEFAULT, INTRODUCED, predict
 from fanout.root.planner import plan
-from fanout.root.sync import Sync
 
-GRAIN = 0.01  # s
-IDLE = 2.0  # s of virtual time in which heartbeats are counted
-PULL = 64 << 10  # bytes that a link is asked for at once
-SETTLE = 0.7  # s of virtual time after an operation, for its acknowledgements
-LATEST = 600.0  # s of virtual time for any operation
-LOG = b"a line of log as programs print it, of about one hundred characters, with its number at the end 0000000\n" * 10
-HEARTBEAT = frozenset((frames.PING, frames.PONG))
-
-
-@dataclass
-class Operation:
-    """What one thing that was done to all machines has cost.  Heartbeats are not in it."""
-
-    what: str
-    seconds: float
-    """Predicted: of the virtual clock, until the root knew of everyone."""
-    messages_in: int
-    messages_out: int
-    bytes_in: int
-    bytes_out: int
+TREES = ((100, 1), (1_000, 1), (3_000, 1), (100, 2), (1_000, 2), (10_000, 2), (100_000, 2), (100, 3), (1_000, 3),
+         (10_000, 3), (100_000, 3))
+"""(machines, depth).  A flat tree of more is what no root should have: the heartbeats alone would keep it busy."""
+IDLE = 2.0  # s of virtual time in which heartbeats are counted: one for each link
+LONGEST = 3600.0  # s for one tree
+CONNECT, COMMAND, DIFFERENT, BARRIER, LOGS, LOSS = (
+    "connect", "command", "command, all answers different", "barrier", "1 KB of log from each", "loss of a relay")
 
 
-class Station:
-    """A machine (id None: the root): its node, and when it has time for what comes."""
-
-    __slots__ = ("alive", "below", "dial_free", "dialer", "due", "free", "grove", "id", "inbox", "node", "parent",
-                 "sent", "turning")
-
-    def __init__(self, grove: Grove, id: int | None) -> None:
-        self.grove = grove
-        self.id = id
-        self.node = Node("build", grove.now, root=id is None)
-        self.parent: Station | None = None
-        self.below: dict[int, Station] = {}
-        self.dialer: Dialer | None = None
-        self.dial_free = 0.0
-        self.inbox: list[tuple[Station, bytes]] = []
-        self.free = 0.0
-        """It is busy until then."""
-        self.sent = 0.0
-        """... and its network interface."""
-        self.due = float("inf")
-        self.turning = False
-        self.alive = True
-
-    def wake(self, at: float = 0.0) -> None:
-        if not self.turning:
-            self.turning = True
-            self.grove.at(max(at, self.free), self._turn)
-
-    def receive(self, sender: Station, data: bytes) -> None:
-        self.inbox.append((sender, data))
-        self.wake()
-
-    def _turn(self) -> None:
-        self.turning = False
-        if not self.alive:
-            return
-        grove, node = self.grove, self.node
-        now = grove.now
-        work = 0
-        arrived, self.inbox = self.inbox, []
-        for sender, data in arrived:
-            if sender is self.parent:
-                link = node.parent
-                peer = None
-            elif self.below.get(sender.id) is sender:  # type: ignore[arg-type]
-                link = node.children.get(sender.id)  # type: ignore[arg-type]
-                peer = sender.id
-            else:
-                continue  # a connection that is no more
-            if link is not None:
-                before = link.messages_in
-                node.receive(peer, data, now)
-                work += link.messages_in - before
-        node.tick(now)
-        if node.inbox:
-            while node.inbox:
-                self._act(node.inbox.popleft())
-            node.tick(now)
-        if self.id is None and grove.sync.answers:
-            answers, grove.sync.answers = grove.sync.answers, []
-            node.answer([(machines, key, codec.pack(answer)) for machines, key, answer in answers])
-        outgoing: list[tuple[Station, bytes]] = []
-        if self.parent is not None and node.parent is not None:
-            work += self._pull(node.parent, self.parent, outgoing)
-        for machine, link in node.children.items():
-            if link.wants_write():
-                work += self._pull(link, self.below[machine], outgoing)
-        costs = grove.costs
-        self.free = now + work * (costs.root_message if self.id is None else costs.relay_message)
-        self.sent = max(self.sent, self.free)
-        for station, data in outgoing:
-            self.sent += len(data) / costs.bandwidth
-            grove.at(self.sent + costs.trip, station.receive, self, data)
-        due = node.timeout()
-        if due is not None and due < self.due:
-            self.due = due
-            grove.at(due, self._timer, due)
-
-    def _timer(self, due: float) -> None:
-        if due == self.due:
-            self.due = float("inf")
-            self.wake()
-
-    def _pull(self, link: Any, station: Station, outgoing: list[tuple[Station, bytes]]) -> int:
-        before = link.messages_out
-        while data := link.pull(PULL):
-            outgoing.append((station, data))
-            if self.id is None:
-                self.grove.count(data, 0)
-            elif station.id is None:
-                self.grove.count(data, 1)
-        return int(link.messages_out - before)
-
-    def _act(self, item: tuple[Any, ...]) -> None:
-        what, grove = item[0], self.grove
-        if what == tree.COMMAND:
-            _, kind, call, body = item
-            if kind == frames.CONNECT:
-                for spec in codec.unpack(body)["children"]:
-                    self.dial(spec["id"], call)
-            elif kind == frames.RUN:
-                answer = "ok" if codec.unpack(body)["same"] else f"answer of {self.id}"
-                grove.at(grove.now + grove.costs.start, self._done, call, answer)
-        elif what == tree.OPENED:
-            assert self.dialer is not None
-            self.dialer.succeeded(item[1])
-            self._dial()
-        elif what == tree.EVENT:
-            grove.event(*item[1:])
-        elif what == tree.ANSWERED:
-            grove.told |= 1 << (self.id or 0)
-        elif what == tree.RECORD:
-            grove.logged += len(item[3])
-
-    def _done(self, call: int, answer: str) -> None:
-        self.node.emit(call, tree.DONE, answer, self.grove.now)
-        self.wake()
-
-    # Connecting.
-
-    def dial(self, machine: int, call: int) -> None:
-        if self.dialer is None:
-            self.dialer = Dialer(HANDSHAKES, lambda: 0.5)
-        self.grove.under[machine] = call
-        self.dialer.add(machine, float("inf"))
-        self._dial()
-
-    def _dial(self) -> None:
-        grove, costs = self.grove, self.grove.costs
-        gap = costs.root_gap if self.id is None else costs.relay_gap
-        assert self.dialer is not None
-        for machine in self.dialer.start(grove.now):
-            self.dial_free = max(self.dial_free, grove.now) + gap
-            grove.at(self.dial_free - gap + costs.dial, self._connected, machine)
-
-    def _connected(self, machine: int) -> None:
-        if not self.alive:
-            return
-        grove = self.grove
-        child = grove.stations[machine]
-        if child is None:
-            child = grove.stations[machine] = Station(grove, machine)
-        child.parent = self
-        self.below[machine] = child
-        self.node.open_child(machine, grove.under[machine], grove.identity(machine), grove.now)
-        child.node.open_parent({}, grove.now)
-        child.wake()
-        self.wake()
-
-
-class Grove:
-    """A tree, its clock, and what the root does: as the session does it, as far as messages go."""
-
-    def __init__(self, parents: Sequence[int | None], costs: Costs) -> None:
-        self.costs = costs
-        self.now = 1000.0
-        self.parents = list(parents)
-        self.children: dict[int | None, list[int]] = {}
-        for machine, parent in enumerate(parents):
-            self.children.setdefault(parent, []).append(machine)
-        self.everyone = (1 << len(parents)) - 1
-        self.up = 0
-        self.told = 0
-        """Those whose request has been answered."""
-        self.logged = 0
-        self.heard: dict[int, int] = {}
-        """Call -> who has answered."""
-        self.under: dict[int, int] = {}
-        self.stations: list[Station | None] = [None] * len(parents)
-        self.sync = Sync(self.everyone, str)
-        self._calls = 0
-        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
-        self._order = 0
-        self._counts = [[0, 0], [0, 0]]
-        self.heartbeats = 0
-        self.root = Station(self, None)
-
-    # The clock.
-
-    def at(self, when: float, act: Callable[..., None], *arguments: Any) -> None:
-        self._order += 1
-        on_grid = max(self.now, -(-when // GRAIN) * GRAIN)
-        heapq.heappush(self._heap, (on_grid, self._order, act, arguments))
-
-    def run(self, until: Callable[[], bool] | None = None, within: float = LATEST) -> None:
-        """RuntimeError when the condition does not come to hold within so many virtual seconds."""
-        end = self.now + within
-        while until is None or not until():
-            if not self._heap or self._heap[0][0] > end:
-                self.now = end
-                if until is not None:
-                    raise RuntimeError(f"not done within {within:g} virtual seconds")
-                return
-            self.now, _, act, arguments = heapq.heappop(self._heap)
-            act(*arguments)
-
-    # Counting, at the root's end of its links.
-
-    def count(self, data: bytes, inward: int) -> None:
-        at, counts = 0, self._counts[inward]
-        while at < len(data):
-            size, _, kind, _, _ = frames.HEADER.unpack_from(data, at)
-            size += frames.HEADER.size
-            at += size
-            if kind in HEARTBEAT:
-                self.heartbeats += 1
-            else:
-                counts[0] += 1
-                counts[1] += size
-
-    def operation(self, what: str, act: Callable[[], Callable[[], bool]]) -> Operation:
-        """`act` begins it, and returns how it is known to be over."""
-        self._counts = [[0, 0], [0, 0]]
-        began = self.now
-        self.run(act())
-        seconds = self.now - began
-        self.run(within=SETTLE)
-        (messages_out, bytes_out), (messages_in, bytes_in) = self._counts
-        return Operation(what, seconds, messages_in, messages_out, bytes_in, bytes_out)
-
-    # What the root does.
-
-    def identity(self, machine: int) -> dict[str, Any]:
-        return {"id": machine, "name": f"node{machine}", "role": "peer", "address": _address(machine), "run": "01234567",
-                "lease": 60.0, "relay": machine in self.children, "folder": None, "oneshot": False}
-
-    def call(self, kind: int, targets: int, body: Any) -> int:
-        self._calls += 1
-        unrouted = self.root.node.command(kind, self._calls, targets, codec.pack(body), self.now)
-        if unrouted:
-            raise RuntimeError("no link leads to some of the targets")
-        self.root.wake()
-        return self._calls
-
-    def connect(self) -> Callable[[], bool]:
-        for machine in self.children[None]:
-            self._calls += 1
-            self.root.dial(machine, self._calls)
-        return lambda: self.up == self.everyone
-
-    def command(self, same: bool = True) -> Callable[[], bool]:
-        call = self.call(frames.RUN, self.everyone, {"argv": ["uptime"], "same": same})
-        return lambda: self.heard.get(call, 0) == self.everyone
-
-    def barrier(self) -> Callable[[], bool]:
-        """All arrive at the same instant."""
-        self.told = 0
-        op = codec.pack(["barrier", "wired", self._calls, 0])
-        for station in self.stations:
-            assert station is not None
-            station.node.request(self.everyone, op, [60.0, 0], self.now)
-            station.wake()
-        return lambda: self.told == self.everyone
-
-    def logs(self) -> Callable[[], bool]:
-        """A kilobyte from each machine at the same instant."""
-        goal = self.logged + len(LOG) * len(self.stations)
-        for station in self.stations:
-            assert station is not None
-            station.node.record(frames.LOGS, LOG)
-            station.wake()
-        return lambda: self.logged == goal
-
-    def lose_relay(self) -> Callable[[], bool]:
-        """The last relay of the root dies; what hung below it comes back, and only it is gone."""
-        relay = max(machine for machine in self.children[None] if machine in self.children)
-        dead = self.stations[relay]
-        assert dead is not None
-        dead.alive = False
-        self.everyone &= ~machineset.single(relay)
-        self.root.node.lost(relay, "the connection closed", self.now)
-        self.root.wake()
-        return lambda: self.up == self.everyone
-
-    def event(self, call: int, phase: int, extra: bytes, value: bytes, machines: int) -> None:
-        if phase == tree.UP:
-            new = machines & ~self.up
-            self.up |= machines
-            for machine in machineset.members(new):
-                self._raise_children(machine)
-        elif phase == tree.DOWN:
-            self.up &= ~machines
-            self._adopt(machines)
-        elif phase == tree.SYNC:
-            members, op = merge.split_sync(extra)
-            self.sync.request(machines, extra, members, codec.unpack(op), codec.unpack(value), self.now)
-        elif phase == tree.DONE:
-            self.heard[call] = self.heard.get(call, 0) | machines
-
-    def _raise_children(self, relay: int) -> None:
-        children = [child for child in self.children.get(relay, ()) if self.stations[child] is None]
-        if children:
-            self._connect_at(relay, [(child, 0) for child in children])
-
-    def _adopt(self, machines: int) -> None:
-        """What hung below a dead relay goes to its siblings, in turn; each brings what is below it."""
-        lost = set(machineset.members(machines & self.everyone))
-        tops = [machine for machine in sorted(lost) if self.parents[machine] not in lost]
-        heirs = [m for m in self.children[None] if m in self.children and self.up >> m & 1]
-        shares: dict[int, list[tuple[int, int]]] = {}
-        for at, machine in enumerate(tops):
-            shares.setdefault(heirs[at % len(heirs)], []).append((machine, self._subtree(machine)))
-        for heir, share in shares.items():
-            self._connect_at(heir, share)
-
-    def _connect_at(self, relay: int, children: list[tuple[int, int]]) -> None:
-        """As `Session._connect_at`; a host key and an address for each child."""
-        specs = []
-        for child, subtree in children:
-            spec = {"id": child, "identity": self.identity(child), "python": "python3", "local": False,
-                    "host": _address(child), "port": 22, "user": "root"}
-            if subtree:
-                spec |= {"attach": "fanout-01234567-0", "subtree": machineset.pack(subtree),
-                         "past": machineset.pack(subtree)}
-            specs.append(spec)
-        known = "".join(f"{_address(child)} ssh-ed25519 {'A' * 68}\n" for child, _ in children)
-        self.call(frames.CONNECT, machineset.single(relay), {
-            "children": specs, "stage0": payload(False).stage0, "source": b"", "seconds": 60.0, "handshakes": HANDSHAKES,
-            "ssh": {"known_hosts": known, "key": "k" * 400}})
-
-    def _subtree(self, machine: int) -> int:
-        found = machineset.single(machine)
-        for child in self.children.get(machine, ()):
-            found |= self._subtree(child)
-        return found
-
-
-def _address(machine: int) -> str:
-    return f"10.{machine >> 16 & 255}.{machine >> 8 & 255}.{machine & 255}"
-
-
-def study(n: int, depth: int, costs: Costs) -> dict[str, Any]:
+def study(n: int, depth: int) -> dict[str, Any]:
     """Everything that is told of one tree.  Memory is that of this process: run it in one of its own."""
     shape = plan(n, relays=None, depth=depth, width=None)
-    parents = shape.parents
-    fans = shape.fans
+    parents, fans = shape.parents, shape.fans
     del shape
-    empty = memory_now()
-    began = time.process_time()
-    with no_collector():
-        grove = Grove(parents, costs)
-        done = [grove.operation("connect", grove.connect)]
+    began, empty = time.process_time(), memory_now()
+    with _no_collector():
+        grove = Grove(parents, DEFAULT)
+        done = [grove.operation(CONNECT, grove.connect)]
         each = (memory_now() - empty) * 1e6 / n
         grove.heartbeats = 0
         grove.run(within=IDLE)
         beats = grove.heartbeats / IDLE
-        done.append(grove.operation("command", grove.command))
-        done.append(grove.operation("command, all answers different", lambda: grove.command(same=False)))
-        done.append(grove.operation("barrier", grove.barrier))
-        done.append(grove.operation("1 KB of log from each", grove.logs))
+        done.append(grove.operation(COMMAND, grove.command))
+        done.append(grove.operation(DIFFERENT, lambda: grove.command(same=False)))
+        done.append(grove.operation(BARRIER, grove.barrier))
+        done.append(grove.operation(LOGS, grove.logs))
         if depth > 1:
-            done.append(grove.operation("loss of a relay", grove.lose_relay))
-        return {"n": n, "depth": depth, "fans": fans, "node_bytes": each, "heartbeats": beats, "cpu": time.process_time() - began, "operations": [asdict(one) for one in done]}
+            done.append(grove.operation(LOSS, grove.lose_relay))
+        return {"n": n, "depth": depth, "fans": fans, "node_bytes": each, "heartbeats": beats,
+                "predicted": predict(n, fans, DEFAULT).ready, "cpu": time.process_time() - began,
+                "operations": {one.what: asdict(one) for one in done}}
 
 
 @contextmanager
-def no_collector() -> Iterator[None]:
+def _no_collector() -> Iterator[None]:
     """A million objects that stay are not to be looked at again and again."""
     gc.disable()
     try:
@@ -422,5 +69,86 @@ def no_collector() -> Iterator[None]:
         gc.enable()
 
 
+def table(found: Sequence[dict[str, Any]]) -> str:
+    """Markdown: a row for each tree, what each operation costs the root."""
+    heads = ["machines", "children of the root, of relays", "connect", "sent", "command", "barrier", "loss of a relay",
+             "messages: command", "barrier", "logs", "bytes: command", "answers differ", "barrier", "list of all",
+             "a node"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for one in found:
+        done = one["operations"]
+        loss = done.get(LOSS)
+        cells = [
+            f"{one['n']:,}", " x ".join(map(str, one["fans"])),
+            seconds(done[CONNECT]["seconds"]), size(done[CONNECT]["bytes_out"]),
+            *(seconds(done[what]["seconds"]) for what in (COMMAND, BARRIER)),
+            seconds(loss["seconds"]) if loss else "",
+            *(count(done[what]["messages_in"] + done[what]["messages_out"]) for what in (COMMAND, BARRIER, LOGS)),
+            *(size(done[what]["bytes_in"] + done[what]["bytes_out"]) for what in (COMMAND, DIFFERENT, BARRIER)),
+            size(one["fans"][0] * one["n"] * INTRODUCED),
+            size(one["node_bytes"]),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def charts(found: Sequence[dict[str, Any]]) -> dict[str, Chart]:
+    """File name -> chart."""
+    depths = sorted({one["depth"] for one in found})
+
+    def lines(values: Any) -> list[Line]:
+        return [Line("flat" if depth == 1 else f"depth {depth}", [
+            Point(one["n"], values(one)) for one in found if one["depth"] == depth], i) for i, depth in enumerate(depths)]
+
+    sizes = [10.0 ** (power / 2) for power in range(4, 2 * round(math.log10(max(one["n"] for one in found))) + 1)]
+    closed = [Line("", [Point(n, _predicted(round(n), depth)) for n in sizes], i, dashed=True)
+              for i, depth in enumerate(depths)]
+    return {
+        "scale-connect.svg": Chart("All agents ready (dots: simulated; dashed: the model's formula)", "machines", "",
+                                   [*lines(lambda one: one["operations"][CONNECT]["seconds"]), *closed], show=seconds),
+        "scale-messages.svg": Chart(
+            "Messages at the root for a command on all", "machines", "",
+            lines(lambda one: sum(one["operations"][COMMAND][f"messages_{way}"] for way in ("in", "out"))), show=count),
+    }
+
+
+def _predicted(n: int, depth: int) -> float:
+    return predict(n, plan(n, relays=None, depth=depth, width=None).fans, DEFAULT).ready
+
+
+def _apart(n: int, depth: int) -> dict[str, Any]:
+    done = subprocess.run([sys.executable, "-m", "fanout.bench.scale", "--one", str(n), str(depth)],
+                          stdout=subprocess.PIPE, text=True, timeout=LONGEST, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="fanout.bench.scale", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--most", type=int, default=100_000, metavar="N", help="no tree of more machines")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="all that was found; trees that it has are not repeated")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="write the plots there, as SVG")
+    parser.add_argument("--one", type=int, nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.one:
+        print(json.dumps(study(*options.one)))
+        return 0
+    known = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
+    found = []
+    for n, depth in TREES:
+        if n > options.most:
+            continue
+        one = next((one for one in known if (one["n"], one["depth"]) == (n, depth)), None) or _apart(n, depth)
+        found.append(one)
+        print(f"{n} machines, depth {depth}: {one['cpu']:.0f} s of CPU", file=sys.stderr, flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(found, indent=1) + "\n")
+    print(table(found))
+    if options.plots:
+        for name, chart in charts(found).items():
+            (options.plots / name).write_text(chart.svg(alone=True) + "\n")
+    return 0
+
+
 if __name__ == "__main__":
-    print(json.dumps(study(int(sys.argv[1]), int(sys.argv[2]), Costs())))
+    sys.exit(main())
