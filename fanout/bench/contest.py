@@ -174,7 +174,7 @@ class _Work:
             contestants, why = peers.installed(self._hosts)
             self._result.notes += why
             sizes = sorted({row.n for row, _ in self._entries if row.n > 1})
-            with peers.Place(self._hosts, self._relay_key) as place:
+            with peers.Place(self._hosts) as place:
                 for n in sizes:
                     for peer in contestants:
                         row = peers.PeerRow(n, peer.name)

@@ -21,7 +21,6 @@ from typing import Any
 from fanout.agent.core import codec, frames, machineset, merge
 from fanout.agent.core import node as tree
 from fanout.agent.core.dialer import Dialer
-from fanout.agent.core.link import OPEN
 from fanout.agent.core.node import Node
 from fanout.root.model import HANDSHAKES, Costs
 from fanout.root.payload import payload
@@ -273,8 +272,8 @@ class Grove:
     # What the root does.
 
     def identity(self, machine: int) -> dict[str, Any]:
-        return {"id": machine, "name": f"node{machine}", "role": "peer", "address": _address(machine), "run": "01234567",
-                "lease": 60.0, "relay": machine in self.children, "folder": None, "oneshot": False}
+        return {"id": machine, "name": f"node{machine}", "role": "peer", "address": _address(machine),
+                "run": "01234567", "lease": 60.0, "relay": machine in self.children, "folder": None, "oneshot": False}
 
     def call(self, kind: int, targets: int, body: Any) -> int:
         self._calls += 1
@@ -367,8 +366,8 @@ class Grove:
             specs.append(spec)
         known = "".join(f"{_address(child)} ssh-ed25519 {'A' * 68}\n" for child, _ in children)
         self.call(frames.CONNECT, machineset.single(relay), {
-            "children": specs, "stage0": payload(False).stage0, "source": b"", "seconds": 60.0, "handshakes": HANDSHAKES,
-            "ssh": {"known_hosts": known, "key": "k" * 400}})
+            "children": specs, "stage0": payload(False).stage0, "source": b"", "seconds": 60.0,
+            "handshakes": HANDSHAKES, "ssh": {"known_hosts": known, "key": "k" * 400}})
 
     def _subtree(self, machine: int) -> int:
         found = machineset.single(machine)

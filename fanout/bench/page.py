@@ -55,6 +55,10 @@ ROOT: list[tuple[str, str, Show]] = [
     ("command_bytes", "bytes, a command", size),
 ]
 
+PREDICTED = {"ready": "ready", "command": "command", "connect_cpu": "root_cpu", "command_cpu": "root_command_cpu",
+             "command_messages": "root_messages"}
+"""Figure -> what of the model predicts it."""
+
 
 def measured(rows: Sequence[Row]) -> list[Row]:
     return sorted((row for row in rows if row.trials and row.shape != ONE), key=lambda row: (row.n, row.shape != FLAT))
@@ -86,7 +90,7 @@ def verdict(contest: Contest) -> str:
         for key, what in (("ready", "ready sooner"), ("command", "quicker at later commands"),
                           ("connect_cpu", "cheaper for the root")):
             cross = contest.crossover(shape, key)
-            words.append(f"{what} from {cross} machines on" if cross else f"nowhere {what}")
+            words.append(f"{what} from {cross} machines on" if cross else f"never {what}")
         sentences.append(f"{shape}: beside flat it is {', '.join(words)}.")
     return "\n".join(sentences)
 
@@ -94,7 +98,7 @@ def verdict(contest: Contest) -> str:
 def page(contest: Contest) -> str:
     rows = measured(contest.rows)
     charts = [
-        _chart(contest, "All agents ready", "ready", seconds, predicted=True, cross=True),
+        _chart(contest, "All agents ready", "ready", seconds, cross=True),
         _chart(contest, "A later command on all machines", "command", seconds, cross=True),
         _chart(contest, "A barrier of all: last arrival to release", "barrier", seconds),
         _chart(contest, "Root: CPU, connecting", "connect_cpu", seconds),
@@ -147,8 +151,7 @@ td small { color: var(--soft); }
 """
 
 
-def _chart(contest: Contest, title: str, key: str, show: Show, *, predicted: bool = False,
-           cross: bool = False) -> Chart:
+def _chart(contest: Contest, title: str, key: str, show: Show, *, cross: bool = False) -> Chart:
     rows = measured(contest.rows)
     lines: list[Line] = []
     for colour, shape in enumerate(dict.fromkeys(row.shape for row in rows)):
@@ -159,8 +162,8 @@ def _chart(contest: Contest, title: str, key: str, show: Show, *, predicted: boo
             if middle is not None and spread is not None:
                 points.append(Point(row.n, middle, *spread))
         lines.append(Line(shape, points, colour % 7))
-        if predicted:
-            guesses = [Point(row.n, row.predicted.ready) for row in own if row.predicted]
+        if key in PREDICTED:
+            guesses = [Point(row.n, getattr(row.predicted, PREDICTED[key])) for row in own if row.predicted]
             lines.append(Line("", guesses, colour % 7, dashed=True))
     sizes = {row.n for row in rows}
     marks: dict[int, list[str]] = {}
@@ -219,4 +222,5 @@ def _html_peers(contest: Contest) -> str:
         why = html.escape(f"{len(peer.failures)}: {peer.failures[0]}") if peer.failures else ""
         lines.append(f"<tr><td>{peer.n}</td><td>{html.escape(peer.peer)}</td><td>{wall}</td><td>{cpu}</td>"
                      f"<td>{why}</td></tr>")
-    return f'<h2>Other tools, `true` on all from first contact</h2><div class="wide"><table>{"".join(lines)}</table></div>'
+    return (f'<h2>Other tools, `true` on all from first contact</h2><div class="wide"><table>{"".join(lines)}</table>'
+            '</div>')

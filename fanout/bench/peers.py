@@ -31,9 +31,8 @@ GATEWAYS = 8
 class Place:
     """A folder with what peers need to reach hosts; goes with its `with`."""
 
-    def __init__(self, hosts: Sequence[Host], relay_key: str | None) -> None:
+    def __init__(self, hosts: Sequence[Host]) -> None:
         self.hosts = hosts
-        self._relay_key = relay_key
         self._folder = tempfile.TemporaryDirectory(prefix="fanout-peers-")
         self.path = Path(self._folder.name)
         self.config = self.path / "config"
@@ -138,7 +137,8 @@ PEERS = [
     Peer("pssh", "parallel-ssh", lambda place, n: [
         "parallel-ssh", "-p", str(AT_ONCE), "-x", f"-F {place.config}", "-h", str(place.names(n)), "true"]),
     Peer("clush", "clush", lambda place, n: [
-        "clush", "-q", "-S", "-f", str(AT_ONCE), "-o", f"-F {place.config}", "--hostfile", str(place.names(n)), "true"]),
+        "clush", "-q", "-S", "-f", str(AT_ONCE), "-o", f"-F {place.config}", "--hostfile", str(place.names(n)),
+        "true"]),
     Peer("clush tree", "clush", lambda place, n: [
         "clush", "-q", "-S", "-f", str(AT_ONCE), "-o", f"-F {place.config}", f"--topology={place.topology(n)}",
         "--hostfile", str(place.names(n)), "true"]),

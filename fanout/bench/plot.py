@@ -94,10 +94,10 @@ class Chart:
             at = up(value)
             parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}"/>'
                          f'<text x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{self.show(value)}</text>')
-        for value in across.ticks():
-            parts.append(f'<line class="axis" x1="{across(value):.1f}" x2="{across(value):.1f}" y1="{bottom}"'
-                         f' y2="{bottom + 4}"/><text x="{across(value):.1f}" y="{bottom + 18}"'
-                         f' text-anchor="middle">{value:,.0f}</text>')
+        parts += [
+            f'<line class="axis" x1="{at:.1f}" x2="{at:.1f}" y1="{bottom}" y2="{bottom + 4}"/>'
+            f'<text x="{at:.1f}" y="{bottom + 18}" text-anchor="middle">{value:,.0f}</text>'
+            for value in across.ticks() for at in (across(value),)]
         parts.append(f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
         parts.append(f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 8}" text-anchor="middle">'
                      f'{html.escape(self.across)}</text>')

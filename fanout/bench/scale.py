@@ -1,7 +1,7 @@
 """What a tree of 100 to 100,000 machines costs its root: `python -m fanout.bench.scale`, or `make scale`.
 
-The machines are nodes of the real protocol core on a virtual clock (`grove.py`): messages, bytes and memory are counted,
-seconds are predicted.  Each tree has a process of its own, so that its memory is its own.
+The machines are nodes of the real protocol core on a virtual clock (`grove.py`): messages, bytes and memory are
+counted, seconds are predicted.  Each tree has a process of its own, so that its memory is its own.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def charts(found: Sequence[dict[str, Any]]) -> dict[str, Chart]:
 
     def lines(values: Any) -> list[Line]:
         return [Line("flat" if depth == 1 else f"depth {depth}", [
-            Point(one["n"], values(one)) for one in found if one["depth"] == depth], i) for i, depth in enumerate(depths)]
+            Point(one["n"], values(one)) for one in found if one["depth"] == depth], i)
+            for i, depth in enumerate(depths)]
 
     sizes = [10.0 ** (power / 2) for power in range(4, 2 * round(math.log10(max(one["n"] for one in found))) + 1)]
     closed = [Line("", [Point(n, _predicted(round(n), depth)) for n in sizes], i, dashed=True)
@@ -126,7 +127,8 @@ def _apart(n: int, depth: int) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fanout.bench.scale", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--most", type=int, default=100_000, metavar="N", help="no tree of more machines")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="all that was found; trees that it has are not repeated")
+    parser.add_argument("--json", type=Path, metavar="FILE",
+                        help="all that was found; trees that it has already are not repeated")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="write the plots there, as SVG")
     parser.add_argument("--one", type=int, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)

@@ -17,7 +17,6 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from fanout.agent.core import frames, machineset
 from fanout.agent.core import node as tree
@@ -30,6 +29,7 @@ from fanout.root.machine import Machine
 from fanout.root.session import Session
 from fanout.root.settings import Settings
 from fanout.root.shipping import Source
+from fanout.root.ssh_options import Shared
 
 COMMANDS = 5  # later commands, of which the median is told
 TRIPS = 10  # commands on one machine
@@ -80,6 +80,8 @@ async def measure(trial: Trial) -> dict[str, float]:
     hosts = [Host(**{**asdict(host), "host_keys": tuple(host.host_keys)}) for host in trial.hosts]
     machines = [Machine(i, host, "") for i, host in enumerate(hosts)]
     settings = Settings(trial.run, connect_timeout=trial.connect_timeout, lease=PATIENCE)
+    if not hosts[0].local:
+        Shared(settings).options(hosts[0])  # what is imported and read once is no part of a tree
     empty = memory_now()
     session = Session(machines, trial.parents, settings, relay_key=trial.relay_key)
     found: dict[str, float] = {}

@@ -20,7 +20,7 @@ from fanout.agent.core.merge import HOLD
 
 HANDSHAKES = 32
 """In flight at a node, unless a session says otherwise (`root/settings.py`)."""
-INTRODUCED = 45
+INTRODUCED = 11
 """Bytes of a machine in the list of all machines that each is given."""
 
 

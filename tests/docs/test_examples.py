@@ -27,7 +27,7 @@ from tests.scenario import play as playing
 from tests.sshd import need_isolation, need_sshd
 
 REPO = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "docs/tutorial.md", "docs/hosts.md", "docs/fleets.md"]
+DOCUMENTS = ["README.md", "docs/tutorial.md", "docs/hosts.md", "docs/fleets.md", "docs/bench.md"]
 SNIPPETS = ["docs/scenario-api.md", "docs/choreography.md"]
 NOT_HERE = ("make ",)  # commands that the tests themselves are a part of
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
