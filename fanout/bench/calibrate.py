@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from fanout.root.model import Costs, predict
+from fanout.root.model import Costs, predict, rounds
 
 CALIBRATED = 100
 HERE = 0.002  # s of CPU on this host for a machine, below which machines are taken to be elsewhere
@@ -51,7 +51,7 @@ def _flat(one: Found, flat: Found, costs: Costs) -> Costs:
         dial=dial,
         root_cpu=root_cpu,
         # Where machines are on this host, what it has for them is in the way, not what the root does.
-        root_gap=root_cpu if here else max(root_cpu, each("ready", costs.root_gap)),
+        root_gap=root_cpu if here else _gap(flat[3]("ready"), n, dial, root_cpu),
         here_direct=here,
         here_start=each("command_here", 0.0) if here else 0.0,
         root_message=(flat[3]("command_cpu") or 0.0) / messages if messages else costs.root_message,
@@ -67,8 +67,13 @@ def _tree(row: Found, costs: Costs) -> Costs:
         return costs if here is None else replace(
             costs, here_relayed=max(0.0, (here - top * costs.here_direct) / (n - top)))
     ready = found("ready")
-    if ready is None or fan < 2:
-        return costs
     # All that is not the root's own part is spent by relays, each on its children one after the other.
-    first = predict(top, (top,), costs).ready
-    return replace(costs, relay_gap=max(0.0005, (ready - first - costs.dial) / (fan - 1)))
+    spent = None if ready is None else ready - predict(top, (top,), costs).ready
+    return replace(costs, relay_gap=_gap(spent, fan, costs.dial, costs.relay_gap))
+
+
+def _gap(seconds: float | None, fan: int, dial: float, known: float) -> float:
+    """Between two dials of a node that took so long for its children; `known` where logins alone explain it."""
+    if seconds is None or fan < 2 or seconds <= 1.05 * rounds(fan) * dial:
+        return known
+    return (seconds - dial) / (fan - 1)

@@ -4,7 +4,8 @@ Every machine has the `Node` of the agent, the root has the real one and the rea
 A dial, a hop, a message and a program cost what the model's constants say (`root/model.py`), and a node does one
 thing at a time.  So messages, bytes and memory are those of the real thing, and seconds are predicted.
 
-Turns of a node are on a grid of GRAIN, which keeps wide trees affordable and adds up to one grain to each hop.
+Turns of a node are on a grid, fine while an operation is timed and coarser while agents start and heartbeats beat:
+what arrives together is handled together, which keeps wide trees affordable.
 
     grove = Grove(plan(1000, relays=None, depth=2, width=None).parents, Costs())
     print(grove.operation("connect", grove.connect))
@@ -26,7 +27,7 @@ from fanout.root.model import HANDSHAKES, Costs
 from fanout.root.payload import payload
 from fanout.root.sync import Sync
 
-GRAIN = 0.01  # s
+FINE, COARSE, IDLE = 0.001, 0.01, 0.05  # s, of the grid: for what is done on a tree; to connect it; between the two
 PULL = 64 << 10  # bytes that a link is asked for at once
 SETTLE = 0.7  # s of virtual time after an operation, for its acknowledgements
 LATEST = 600.0  # s of virtual time for any operation
@@ -202,7 +203,9 @@ class Station:
 class Grove:
     """A tree, its clock, and what the root does: as the session does it, as far as messages go."""
 
-    def __init__(self, parents: Sequence[int | None], costs: Costs) -> None:
+    def __init__(self, parents: Sequence[int | None], costs: Costs, coarse: float = COARSE) -> None:
+        """`coarse`: the grid while the tree is connected, s."""
+        self._coarse = self._grain = coarse
         self.costs = costs
         self.now = 1000.0
         self.parents = list(parents)
@@ -230,7 +233,7 @@ class Grove:
 
     def at(self, when: float, act: Callable[..., None], *arguments: Any) -> None:
         self._order += 1
-        on_grid = max(self.now, -(-when // GRAIN) * GRAIN)
+        on_grid = max(self.now, -(-when // self._grain) * self._grain)
         heapq.heappush(self._heap, (on_grid, self._order, act, arguments))
 
     def run(self, until: Callable[[], bool] | None = None, within: float = LATEST) -> None:
@@ -263,11 +266,17 @@ class Grove:
         """`act` begins it, and returns how it is known to be over."""
         self._counts = [[0, 0], [0, 0]]
         began = self.now
+        self._grain = self._coarse if not self.up else FINE
         self.run(act())
         seconds = self.now - began
-        self.run(within=SETTLE)
+        self.idle(SETTLE)
         (messages_out, bytes_out), (messages_in, bytes_in) = self._counts
         return Operation(what, seconds, messages_in, messages_out, bytes_in, bytes_out)
+
+    def idle(self, seconds: float) -> None:
+        """Heartbeats, and what is still to be acknowledged."""
+        self._grain = IDLE
+        self.run(within=seconds)
 
     # What the root does.
 

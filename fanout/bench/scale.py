@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fanout.bench.bed import memory_now
-from fanout.bench.grove import Grove
+from fanout.bench.grove import COARSE, Grove
 from fanout.bench.page import count, seconds, size
 from fanout.bench.plot import Chart, Line, Point
 from fanout.root.model import DEFAULT, INTRODUCED, predict
@@ -42,11 +42,11 @@ def study(n: int, depth: int) -> dict[str, Any]:
     del shape
     began, empty = time.process_time(), memory_now()
     with _no_collector():
-        grove = Grove(parents, DEFAULT)
+        grove = Grove(parents, DEFAULT, coarse=0.02 if n > 50_000 else COARSE)
         done = [grove.operation(CONNECT, grove.connect)]
         each = (memory_now() - empty) * 1e6 / n
         grove.heartbeats = 0
-        grove.run(within=IDLE)
+        grove.idle(IDLE)
         beats = grove.heartbeats / IDLE
         done.append(grove.operation(COMMAND, grove.command))
         done.append(grove.operation(DIFFERENT, lambda: grove.command(same=False)))

@@ -125,17 +125,17 @@ def _span(fan: int, gap: float, costs: Costs) -> tuple[float, str]:
     """(seconds from the first dial of a node to its last child's agent, what bounds it)"""
     gap = max(gap, costs.payload / costs.bandwidth)
     dialled = costs.dial + (fan - 1) * gap
-    waited = _rounds(fan) * costs.dial
+    waited = rounds(fan) * costs.dial
     if waited > dialled:
         return waited, "rounds of handshakes, a login takes long"
     return dialled, "its CPU and network for each child" if (fan - 1) * gap > costs.dial else "one login's latency"
 
 
-def _rounds(fan: int) -> int:
+def rounds(fan: int) -> int:
     """Of handshakes, one bound of them in flight each: it begins small and doubles."""
-    rounds, bound = 0, min(START, float(HANDSHAKES))
+    count, bound = 0, min(START, float(HANDSHAKES))
     while fan > 0:
         fan -= int(bound)
         bound = min(float(HANDSHAKES), 2 * bound)
-        rounds += 1
-    return rounds
+        count += 1
+    return count

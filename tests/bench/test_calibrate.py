@@ -26,7 +26,7 @@ def rows(costs: Costs) -> list[Found]:
 
 
 def test_machines_elsewhere() -> None:
-    costs = replace(DEFAULT, dial=0.4, root_cpu=0.004, root_gap=0.009, relay_gap=0.05, start=0.02, root_message=0.001)
+    costs = replace(DEFAULT, dial=0.1, root_cpu=0.004, root_gap=0.009, relay_gap=0.05, start=0.02, root_message=0.001)
     got = calibrate(rows(costs), DEFAULT, cores=4)
     assert got.here_direct == 0
     for name in ("dial", "root_cpu", "root_gap", "relay_gap", "start", "root_message"):
@@ -43,3 +43,9 @@ def test_machines_on_this_host() -> None:
 def test_what_was_not_measured_stays_as_it_was() -> None:
     assert calibrate([], DEFAULT, cores=2) == DEFAULT
     assert calibrate(rows(DEFAULT)[:1], DEFAULT, cores=2) == DEFAULT
+
+
+def test_a_slow_login_is_not_taken_for_a_slow_root() -> None:
+    costs = replace(DEFAULT, dial=2.0, root_cpu=0.004, root_gap=0.004)
+    got = calibrate(rows(costs), DEFAULT, cores=4)
+    assert got.root_gap == pytest.approx(0.004) and got.relay_gap == DEFAULT.relay_gap

@@ -8,7 +8,7 @@ from fanout.root.model import DEFAULT
 
 
 @pytest.mark.parametrize(("n", "shape", "fans"), [
-    (10, "flat", (10,)), (10, "2", (2, 4)), (11, "2", (2, 5)), (100, "8x4", (8, 4, 2)), (20, "2x2x2", (2, 2, 2, 1)),
+    (10, "flat", (10,)), (10, "2", (2, 4)), (11, "2", (2, 5)), (100, "8x4", (8, 4, 2)), (22, "2x2x2", (2, 2, 2, 1)),
     (20, "auto", (20,)),
 ])
 def test_a_shape_is_as_even_as_it_can_be(n: int, shape: str, fans: tuple[int, ...]) -> None:
