@@ -29,7 +29,7 @@ from fanout.root.sync import Sync
 
 FINE, COARSE, IDLE = 0.001, 0.01, 0.05  # s, of the grid: for what is done on a tree; to connect it; between the two
 PULL = 64 << 10  # bytes that a link is asked for at once
-SETTLE = 0.7  # s of virtual time after an operation, for its acknowledgements
+SETTLE = 0.6  # s of virtual time after an operation, for its acknowledgements
 LATEST = 600.0  # s of virtual time for any operation
 LOG = b"a line of log as programs print it, of about one hundred characters, with its number at the end 0000000\n" * 10
 HEARTBEAT = frozenset((frames.PING, frames.PONG))
@@ -226,7 +226,6 @@ class Grove:
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
         self._counts = [[0, 0], [0, 0]]
-        self.heartbeats = 0
         self.root = Station(self, None)
 
     # The clock.
@@ -256,9 +255,7 @@ class Grove:
             size, _, kind, _, _ = frames.HEADER.unpack_from(data, at)
             size += frames.HEADER.size
             at += size
-            if kind in HEARTBEAT:
-                self.heartbeats += 1
-            else:
+            if kind not in HEARTBEAT:
                 counts[0] += 1
                 counts[1] += size
 
@@ -269,14 +266,10 @@ class Grove:
         self._grain = self._coarse if not self.up else FINE
         self.run(act())
         seconds = self.now - began
-        self.idle(SETTLE)
+        self._grain = IDLE
+        self.run(within=SETTLE)
         (messages_out, bytes_out), (messages_in, bytes_in) = self._counts
         return Operation(what, seconds, messages_in, messages_out, bytes_in, bytes_out)
-
-    def idle(self, seconds: float) -> None:
-        """Heartbeats, and what is still to be acknowledged."""
-        self._grain = IDLE
-        self.run(within=seconds)
 
     # What the root does.
 

@@ -29,7 +29,6 @@ from fanout.root.planner import plan
 TREES = ((100, 1), (1_000, 1), (3_000, 1), (100, 2), (1_000, 2), (10_000, 2), (100_000, 2), (100, 3), (1_000, 3),
          (10_000, 3), (100_000, 3))
 """(machines, depth).  A flat tree of more is what no root should have: the heartbeats alone would keep it busy."""
-IDLE = 2.0  # s of virtual time in which heartbeats are counted: one for each link
 LONGEST = 3600.0  # s for one tree
 CONNECT, COMMAND, DIFFERENT, BARRIER, LOGS, LOSS = (
     "connect", "command", "command, all answers different", "barrier", "1 KB of log from each", "loss of a relay")
@@ -45,17 +44,14 @@ def study(n: int, depth: int) -> dict[str, Any]:
         grove = Grove(parents, DEFAULT, coarse=0.02 if n > 50_000 else COARSE)
         done = [grove.operation(CONNECT, grove.connect)]
         each = (memory_now() - empty) * 1e6 / n
-        grove.heartbeats = 0
-        grove.idle(IDLE)
-        beats = grove.heartbeats / IDLE
         done.append(grove.operation(COMMAND, grove.command))
         done.append(grove.operation(DIFFERENT, lambda: grove.command(same=False)))
         done.append(grove.operation(BARRIER, grove.barrier))
         done.append(grove.operation(LOGS, grove.logs))
         if depth > 1:
             done.append(grove.operation(LOSS, grove.lose_relay))
-        return {"n": n, "depth": depth, "fans": fans, "node_bytes": each, "heartbeats": beats,
-                "predicted": predict(n, fans, DEFAULT).ready, "cpu": time.process_time() - began,
+        return {"n": n, "depth": depth, "fans": fans, "node_bytes": each, "predicted": predict(n, fans, DEFAULT).ready, "cpu": time.process_time() - began,
+                
                 "operations": {one.what: asdict(one) for one in done}}
 
 

@@ -34,7 +34,8 @@ from fanout.root.ssh_options import Shared
 COMMANDS = 5  # later commands, of which the median is told
 TRIPS = 10  # commands on one machine
 BARRIERS = 3
-LOGS = 10e6  # bytes of logs in all
+LOGS = 10e6  # bytes of logs in all, at most LOG from each machine
+LOG = 1e6
 FILES = 40e6  # bytes of files in all, at most FILE for each machine
 FILE = 4 << 20
 
@@ -167,7 +168,7 @@ async def _trips(session: Session, found: dict[str, float]) -> None:
 
 async def _logs(session: Session, found: dict[str, float]) -> None:
     count = len(session.machines)
-    lines = max(1, int(LOGS / count / (len(LINE) + 10)))
+    lines = max(1, int(min(LOG, LOGS / count) / (len(LINE) + 10)))
     expected = session.forwarded + count * lines * (len(LINE) + 10)
     meter = Meter()
     call = session.call(frames.SPAWN, session.up, {"shell": program(lines), "name": "load", "logs": "all"})
