@@ -50,8 +50,7 @@ def study(n: int, depth: int) -> dict[str, Any]:
         done.append(grove.operation(LOGS, grove.logs))
         if depth > 1:
             done.append(grove.operation(LOSS, grove.lose_relay))
-        return {"n": n, "depth": depth, "fans": fans, "node_bytes": each, "predicted": predict(n, fans, DEFAULT).ready, "cpu": time.process_time() - began,
-                
+        return {"n": n, "depth": depth, "fans": fans, "node_bytes": each, "cpu": time.process_time() - began,
                 "operations": {one.what: asdict(one) for one in done}}
 
 
