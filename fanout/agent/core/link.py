@@ -49,6 +49,8 @@ class Link:
         """... and those that it has led to: that one is down overtakes what it said before, in other classes."""
         self.hurry = False
         """Acknowledge at once: the run ends."""
+        self.quiet = 0.0
+        """`tick` has nothing to do until then, or until something comes in: what a wide node skips."""
         self.offset: float | None = None
         """At the parent's end: the child's clock minus ours, in s, within `error`."""
         self._error = float("inf")
@@ -164,6 +166,7 @@ class Link:
     def receive(self, data: bytes, now: float) -> Iterator[Frame]:
         """The frames that concern the node.  ProtocolError: the link must be closed with its text."""
         self._heard = now
+        self.quiet = 0.0
         self.bytes_in += len(data)
         awaited = frames.WELCOME if self.up else frames.HELLO
         for frame in self._decoder.feed(data):
@@ -233,6 +236,7 @@ class Link:
         Time in which this process itself did not run (stopped, or starved) does not count as silence.
         A child never gives up a silent parent: the parent may be back, a new one may come, or the lease ends.
         """
+        self.quiet = 0.0
         if self.state != OPEN or self.up:
             return None
         if self._due is not None and now - self._due > 0.5:
@@ -269,5 +273,5 @@ class Link:
         due = self._ping_due
         if self._ack_due is not None:
             due = min(due, self._ack_due)
-        self._due = due
+        self._due = self.quiet = due
         return due
