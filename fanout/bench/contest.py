@@ -177,9 +177,9 @@ class _Work:
             with peers.Place(self._hosts) as place:
                 for n in sizes:
                     for peer in contestants:
-                        row = peers.PeerRow(n, peer.name)
-                        self._result.peers.append(row)
-                        entries.append((row, peer))
+                        peer_row = peers.PeerRow(n, peer.name)
+                        self._result.peers.append(peer_row)
+                        entries.append((peer_row, peer))
                 await self._rounds(entries, place)
         else:
             await self._rounds(entries, None)

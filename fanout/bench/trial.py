@@ -108,7 +108,11 @@ async def measure(trial: Trial) -> dict[str, float]:
 
 async def _connect(session: Session, found: dict[str, float]) -> None:
     began = time.monotonic()
-    session.on_up = lambda machine: found.setdefault("first", time.monotonic() - began) and None
+
+    def up(machine: int) -> None:
+        found.setdefault("first", time.monotonic() - began)
+
+    session.on_up = up
     meter = Meter()
     await session.connect()
     found["ready"], found["connect_cpu"], found["connect_here"] = meter.read()
