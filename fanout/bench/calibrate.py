@@ -28,7 +28,7 @@ def calibrate(rows: Sequence[Found], costs: Costs, cores: int) -> Costs:
     costs = _flat(one, flat, replace(costs, here_cores=cores))
     trees = [row for row in rows if len(row[2]) == 2 and row[0] == flat[0]]
     if trees:
-        costs = _tree(min(trees, key=lambda row: row[2][0]), costs)
+        costs = _tree(one, min(trees, key=lambda row: row[2][0]), costs)
     return costs
 
 
@@ -60,8 +60,12 @@ def _flat(one: Found, flat: Found, costs: Costs) -> Costs:
     )
 
 
-def _tree(row: Found, costs: Costs) -> Costs:
+def _tree(one: Found, row: Found, costs: Costs) -> Costs:
     n, _, (top, fan), found = row
+    first, all_of = one[3]("connect_cpu"), found("connect_cpu")
+    if first is not None and all_of is not None:
+        relayed = (all_of - first - (top - 1) * costs.root_cpu) / (n - top)
+        costs = replace(costs, root_relayed=max(0.0, relayed))
     if costs.here_direct:
         here = found("connect_here")
         return costs if here is None else replace(

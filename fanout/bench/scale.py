@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ from fanout.root.planner import plan
 TREES = ((100, 1), (1_000, 1), (3_000, 1), (100, 2), (1_000, 2), (10_000, 2), (100_000, 2), (100, 3), (1_000, 3),
          (10_000, 3), (100_000, 3))
 """(machines, depth).  A flat tree of more is what no root should have: the heartbeats alone would keep it busy."""
+PROTOCOL = replace(DEFAULT, root_relayed=0.0)
+"""What the session does for each machine besides is no part of the core, and not simulated."""
 LONGEST = 3600.0  # s for one tree
 CONNECT, COMMAND, DIFFERENT, BARRIER, LOGS, LOSS = (
     "connect", "command", "command, all answers different", "barrier", "1 KB of log from each", "loss of a relay")
@@ -41,7 +43,7 @@ def study(n: int, depth: int) -> dict[str, Any]:
     del shape
     began, empty = time.process_time(), memory_now()
     with _no_collector():
-        grove = Grove(parents, DEFAULT, coarse=0.02 if n > 50_000 else COARSE)
+        grove = Grove(parents, PROTOCOL, coarse=0.02 if n > 50_000 else COARSE)
         done = [grove.operation(CONNECT, grove.connect)]
         each = (memory_now() - empty) * 1e6 / n
         done.append(grove.operation(COMMAND, grove.command))
@@ -109,7 +111,7 @@ def charts(found: Sequence[dict[str, Any]]) -> dict[str, Chart]:
 
 
 def _predicted(n: int, depth: int) -> float:
-    return predict(n, plan(n, relays=None, depth=depth, width=None).fans, DEFAULT).ready
+    return predict(n, plan(n, relays=None, depth=depth, width=None).fans, PROTOCOL).ready
 
 
 def _apart(n: int, depth: int) -> dict[str, Any]:

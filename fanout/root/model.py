@@ -1,10 +1,11 @@
 """What a tree costs before it is built: seconds until it is ready and for what follows, and what the root pays.  Pure.
 
-A tree is given by its *fans*: the children of the root, of each of those, and so on to the leaves.  Two things bound
-the time to connect, and the larger holds:
+A tree is given by its *fans*: the children of the root, of each of those, and so on to the leaves.  Three things bound
+the time to connect, and the largest holds:
 
 - the path: each level costs one dial, then the time between two dials for each child that a node has, or whole
   rounds of dials where the bound on handshakes in flight is what holds them up;
+- the root's thread: its CPU for each machine that it connects, and a little for each other;
 - the root's own host, where machines are on it too (local processes, a lab): all their CPU over its cores.
 
 The constants are measured by `fanout bench` and kept for each fleet (`root/constants.py`).
@@ -36,6 +37,8 @@ class Costs:
     """Between two machines that a relay dials, by an `ssh` each."""
     root_cpu: float = 0.006
     """CPU of the root for a machine that it connects itself."""
+    root_relayed: float = 0.0005
+    """... and for one that a relay connects: what it is told of it, and the word that it is up."""
     here_direct: float = 0.0
     """CPU that a machine connected by the root costs the root's host besides; 0 where machines are elsewhere."""
     here_relayed: float = 0.0
@@ -94,12 +97,15 @@ def predict(n: int, fans: Sequence[int], costs: Costs) -> Prediction:
         _span(fan, costs.root_gap if level == 0 else costs.relay_gap, costs) for level, fan in enumerate(fans)]
     # A relay's word that its child is up waits for that of the others: only then does the next level begin.
     path = sum(seconds for seconds, _ in spans) + HOLD * max(0, len(fans) - 2)
-    cpu = top * costs.root_cpu + (n - top) * costs.root_message / 4
+    cpu = top * costs.root_cpu + (n - top) * costs.root_relayed
     shared = (top * costs.here_direct + (n - top) * costs.here_relayed + cpu) / costs.here_cores
     introduce = n * INTRODUCED * sum(fans) / costs.bandwidth
     here = costs.dial + shared if costs.here_direct else 0.0
-    if here > path:
+    alone = costs.dial + cpu
+    if here > max(path, alone):
         bound = "the CPU of this host, which has the machines too"
+    elif alone > path:
+        bound = "the root: its CPU for all machines, in one thread"
     else:
         level = max(range(len(fans)), key=lambda i: spans[i][0])
         bound = f"{'the root' if level == 0 else f'relays at level {level}'}: {spans[level][1]}"
@@ -108,7 +114,7 @@ def predict(n: int, fans: Sequence[int], costs: Costs) -> Prediction:
               for level, fan in enumerate(fans))
     command = max(way + costs.start, 2 * costs.trip + n * costs.here_start / costs.here_cores)
     return Prediction(
-        ready=max(path, here) + introduce,
+        ready=max(path, alone, here) + introduce,
         command=command,
         barrier=way,
         root_cpu=cpu,

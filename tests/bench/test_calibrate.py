@@ -26,10 +26,11 @@ def rows(costs: Costs) -> list[Found]:
 
 
 def test_machines_elsewhere() -> None:
-    costs = replace(DEFAULT, dial=0.1, root_cpu=0.004, root_gap=0.009, relay_gap=0.05, start=0.02, root_message=0.001)
+    costs = replace(DEFAULT, dial=0.1, root_cpu=0.004, root_gap=0.009, relay_gap=0.05, start=0.02, root_message=0.001,
+                    root_relayed=0.001)
     got = calibrate(rows(costs), DEFAULT, cores=4)
     assert got.here_direct == 0
-    for name in ("dial", "root_cpu", "root_gap", "relay_gap", "start", "root_message"):
+    for name in ("dial", "root_cpu", "root_gap", "relay_gap", "start", "root_message", "root_relayed"):
         assert getattr(got, name) == pytest.approx(getattr(costs, name), rel=0.2), name
 
 

@@ -27,7 +27,7 @@ def plan(*words: str) -> str:
 
 def test_a_tree_stands_beside_flat() -> None:
     text = plan("-n", "5000")
-    assert "root - 9 relays - up to 24 relays each - up to 23 leaves each" in text
+    assert "root - 8 relays - up to 25 relays each - up to 24 leaves each" in text
     assert text.splitlines()[4].split() == ["tree", "flat"]
     assert "Constants: built in" in text
 
