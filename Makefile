@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench chaos cases storm fuzz clean help
+.PHONY: demo test check bench scale chaos cases storm fuzz clean help
 
 demo: $(VENV)/ready  ## run scenarios/quickstart.py on five local machines, without SSH
 	$(BIN)/fanout run scenarios/quickstart.py -n 5
@@ -21,6 +21,9 @@ check: $(VENV)/ready-test  ## lint, types, import direction: no machine needed
 bench: $(VENV)/ready-test  ## measure fanout on this machine
 	bootstrap/test-machine
 	$(BIN)/python -m fanout.bench
+
+scale: $(VENV)/ready-test  ## the protocol core with up to 100,000 machines in one process; ARGS='--most 10000'
+	$(BIN)/python -m fanout.bench.scale --plots docs $(ARGS)
 
 chaos: $(VENV)/ready-test  ## random faults on a lab; ARGS='--seed 7 --runs 1 --hosts 40'
 	$(BIN)/python -m tests.faults.chaos $(ARGS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import string
+import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -165,3 +167,18 @@ def test_any_text_expands_or_is_a_usage_error(text: str) -> None:
         assert "character" in str(error)
     else:
         assert set(expand(fold(got))) == set(got)
+
+
+@pytest.mark.parametrize("name", [
+    lambda i: f"node{i * 7}",
+    lambda i: f"rack{i * 7919 % 999_983}-node{i * 104_729 % 999_979}",
+    lambda i: f"i-{i * 2_654_435_761 % (1 << 60):015x}",
+    lambda i: "-".join(str(i * prime % (990 + prime)) for prime in (3, 5, 7, 11, 13, 17, 19, 23)),
+])
+def test_ten_thousand_names_that_do_not_fold_take_no_time(name: Callable[[int], str]) -> None:
+    # Tenths of a second; where the time grows with the square of the names, minutes.
+    names = [name(i) for i in range(10_000)]
+    began = time.process_time()
+    folded = fold(names)
+    assert time.process_time() - began < 10
+    assert len(folded) > 40_000

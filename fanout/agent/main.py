@@ -57,10 +57,12 @@ class Agent:
         """Who is told when a child process ends."""
         self.processes: dict[int, Process] = {}
         self.members: dict[int, Member] = {}
-        self.network: list[list[Any]] = []
-        """[id, name, role, address] of every machine of the run."""
+        self.count = 0
+        """The machines of the run."""
+        self.roles: dict[str, int] = {}
+        """Role -> those that have it."""
         self.everyone = 0
-        """Those of them that were there when the run began: the members of a barrier that names none."""
+        """Those that were there when the run began: the members of a barrier that names none."""
         self.toolbox: Toolbox | None = None
         self.shipping: Shipping | None = None
         self.streams: Streams | None = None
@@ -227,7 +229,8 @@ class Agent:
         import zlib
 
         text = zlib.decompress(body["json"])
-        self.network = body["machines"]
+        self.count = body["count"]
+        self.roles = {role: machineset.unpack(packed) for role, packed in body["roles"].items()}
         self.everyone = machineset.unpack(body["everyone"])
         with open(self.environment["FANOUT_NETWORK"], "wb") as file:
             file.write(text)

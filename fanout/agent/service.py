@@ -210,18 +210,17 @@ class Service:
 
         ValueError for what there is not.
         """
-        network = self.agent.network
         everyone = self.agent.everyone
         if who is None:
             return everyone, machineset.count(everyone)
         if isinstance(who, str):
-            found = machineset.of(machine[0] for machine in network if machine[2] == who) & everyone
+            found = self.agent.roles.get(who, 0) & everyone
             if not found:
-                roles = sorted({machine[2] for machine in network if machine[2]})
-                raise ValueError("there is no role %s; there are: %s" % (who, ", ".join(roles) or "none"))
+                roles = ", ".join(sorted(self.agent.roles)) or "none"
+                raise ValueError("there is no role %s; there are: %s" % (who, roles))
             return found, machineset.count(found)
         ids = [int(machine) for machine in who]
-        if not ids or any(not 0 <= machine < len(network) for machine in ids):
+        if not ids or any(not 0 <= machine < self.agent.count for machine in ids):
             raise ValueError("members: %r are not ids of machines of this run" % (ids[:10],))
         found = machineset.of(ids)
         return found, machineset.count(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from fanout.agent.core import frames
+from fanout.agent.core import frames, machineset
 from fanout.agent.core import node as tree
 from fanout.bench.bed import PATIENCE, bed, connected, settled
 from fanout.bench.figure import Figure, Size, median, quantile
@@ -29,40 +29,46 @@ for round in range(%d):
     times.append("%%.6f:%%.6f" %% (came, time.monotonic()))
 print(",".join(times))
 """
-"""The machines of this benchmark share one clock, so each may tell when it came and when it was let go."""
+"""Tells when it came and when it was let go, round by round, in seconds of its machine's clock."""
 
 FLOOD = "while :; do echo 0123456789012345678901234567890123456789012345678901234567890123456789; done"
 
 
-async def barriers(session: Session, name: str) -> list[float]:
-    """For each round the ms from the last arrival to the last release."""
-    script = MEMBER % (ROUNDS, PAUSE, name, PATIENCE)
+async def barriers(session: Session, name: str, rounds: int = ROUNDS) -> list[list[tuple[float, float]]]:
+    """For each round, when each member came and when it was let go, in s on its own machine's clock."""
+    script = MEMBER % (rounds, PAUSE, name, PATIENCE)
     call = session.call(frames.RUN, session.up, {"shell": f"exec python3 -I -S -c '{script}'"})
     await settled(call, tree.DONE)
-    rounds: list[list[tuple[float, float]]] = [[] for _ in range(ROUNDS)]
-    for _, (outcome, _, out, err, _) in call.groups(tree.DONE):
+    found: list[list[tuple[float, float]]] = [[] for _ in range(rounds)]
+    for machines, (outcome, _, out, err, _) in call.groups(tree.DONE):
         if outcome != "ok":
             raise RuntimeError(f"a member of the barrier failed: {err.decode('utf-8', 'replace')}")
         for at, pair in enumerate(out.decode().strip().split(",")):
             came, went = map(float, pair.split(":"))
-            rounds[at].append((came, went))
-    return [(max(went for _, went in pairs) - max(came for came, _ in pairs)) * 1e3 for pairs in rounds]
+            found[at] += [(came, went)] * machineset.count(machines)
+    return found
+
+
+async def latencies(session: Session, name: str) -> list[float]:
+    """For each round the ms from the last arrival to the last release: these machines share one clock."""
+    return [(max(went for _, went in pairs) - max(came for came, _ in pairs)) * 1e3
+            for pairs in await barriers(session, name)]
 
 
 def measure_barrier(size: Size) -> list[Figure]:
     reports: list[Report] = []
 
-    async def both() -> list[Figure]:
+    async def measure() -> list[Figure]:
         async with place.session(size.machines, size.relays, on_report=reports.append) as session:
             await connected(session)
-            await barriers(session, "warm")
+            await latencies(session, "warm")
             before = session.statistics()["messages_in"]
-            idle = await barriers(session, "idle")
+            idle = await latencies(session, "idle")
             messages = (session.statistics()["messages_in"] - before) / ROUNDS
             flood = session.call(frames.SPAWN, session.up, {"shell": FLOOD, "name": "flood", "logs": "all"})
             await settled(flood, tree.STARTED, (1).to_bytes(4, "big"))
             began, bytes_before = time.monotonic(), session.forwarded
-            flooded = await barriers(session, "flooded")
+            flooded = await latencies(session, "flooded")
             rate = (session.forwarded - bytes_before) / (time.monotonic() - began) / 1e6
             stop = session.call(frames.PROCESS, session.up, [flood.number, "stop", 0.0])
             await settled(stop, tree.DONE)
@@ -80,7 +86,7 @@ def measure_barrier(size: Size) -> list[Figure]:
         ]
 
     with bed() as place:
-        return asyncio.run(both())
+        return asyncio.run(measure())
 
 
 def measure_skew(size: Size) -> list[Figure]:

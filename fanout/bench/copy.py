@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fanout.agent.core.node import DONE
 from fanout.bench.bed import bed, connected, memory_peak, run, settled
-from fanout.bench.choreography import barriers
+from fanout.bench.choreography import latencies
 from fanout.bench.figure import Figure, Size, median
 from fanout.root.session import Session
 from fanout.root.shipping import Source
@@ -95,11 +95,11 @@ def measure_copy_barrier(size: Size) -> list[Figure]:
 
         async with place.session(size.machines // 2, max(1, size.relays // 2)) as session:
             await connected(session)
-            await barriers(session, "warm")
-            idle = await barriers(session, "idle")
+            await latencies(session, "warm")
+            idle = await latencies(session, "idle")
             shipping = asyncio.ensure_future(ship_on(session))
             try:
-                busy = await barriers(session, "busy")
+                busy = await latencies(session, "busy")
                 if shipping.done():
                     shipping.result()
             finally:

@@ -10,7 +10,7 @@ from pathlib import Path
 from fanout.agent.core import machineset
 from fanout.agent.core.node import DONE
 from fanout.bench.bed import PATIENCE, bed, connected, memory_peak, run
-from fanout.bench.choreography import barriers
+from fanout.bench.choreography import latencies
 from fanout.bench.figure import Figure, Size, median
 from fanout.root.fetching import Fetch
 from fanout.root.session import Session
@@ -56,11 +56,11 @@ def measure_fetch(size: Size) -> list[Figure]:
             noise, noise_cpu, _ = await _fetch(session, folder / "noise", leaves, "noise")
             text, text_cpu, wire = await _fetch(session, folder / "text", leaves, "text")
             many, many_cpu, _ = await _fetch(session, folder / "many", one, "many")
-            await barriers(session, "warm")
-            idle = await barriers(session, "idle")
+            await latencies(session, "warm")
+            idle = await latencies(session, "idle")
             flow = asyncio.ensure_future(_flow(session, folder / "again", leaves))
             try:
-                busy = await barriers(session, "busy")
+                busy = await latencies(session, "busy")
                 if flow.done():
                     flow.result()
             finally:

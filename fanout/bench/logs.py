@@ -17,7 +17,7 @@ from fanout.report.folder import RunFolder
 LINE = "a line of log as programs print it, of about one hundred characters with its number at the end "
 
 
-def _program(lines: int) -> str:
+def program(lines: int) -> str:
     return f"awk 'BEGIN {{ for (i = 0; i < {lines}; i++) printf \"{LINE}%09d\\n\", i }}'"
 
 
@@ -31,7 +31,7 @@ def measure_logs(size: Size) -> list[Figure]:
         async with place.session(size.loggers, min(size.relays, size.loggers), on_log=keep) as session:
             await connected(session)
             began, cpu, before = time.monotonic(), time.process_time(), session.statistics()
-            spec = {"shell": _program(size.lines), "name": "load", "logs": "all"}
+            spec = {"shell": program(size.lines), "name": "load", "logs": "all"}
             call = session.call(frames.SPAWN, session.up, spec)
             await settled(call, tree.EXITED, (1).to_bytes(4, "big"))
             async with asyncio.timeout(PATIENCE):
@@ -58,7 +58,7 @@ def measure_logs(size: Size) -> list[Figure]:
 
 def _bare(size: Size) -> float:
     began = time.monotonic()
-    programs = [subprocess.Popen(["/bin/sh", "-c", _program(size.lines)], stdout=subprocess.DEVNULL)
+    programs = [subprocess.Popen(["/bin/sh", "-c", program(size.lines)], stdout=subprocess.DEVNULL)
                 for _ in range(size.loggers)]
     for program in programs:
         program.wait(PATIENCE)

@@ -26,6 +26,8 @@ COMMANDS = {
     "logs": ("fanout.cli.logs", "The logs of a run, while it goes on and afterwards."),
     "check": ("fanout.cli.check", "Check scenarios without any machine."),
     "doctor": ("fanout.cli.doctor", "What would fail here or on a fleet, and the remedy."),
+    "plan": ("fanout.cli.plan", "The tree for N machines, and what it would cost."),
+    "bench": ("fanout.cli.bench", "Does the tree pay on a fleet? Flat beside trees, measured."),
     "lab": ("fanout.cli.lab", "Isolated hosts on this machine, to try things on."),
     "version": ("fanout.cli.version", "Print the version."),
 }

@@ -14,11 +14,18 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fanout.errors import UsageError
+from fanout.root.model import DEFAULT, Costs, predict
 
 FLAT = 32
 """Up to so many machines the root reaches each itself: a second of its CPU at most, and one hop less."""
+FLAT_MOST = 256
+"""Most machines that the root reaches itself when nobody says, even where that is fastest: descriptors, and logs."""
 WIDTH = 64
 """Most children of a node when nobody says: a relay pays 8 MB and 12 ms or more for the `ssh` of each."""
+COMMANDS = 10
+"""So many commands on all machines are counted with the connecting when trees are compared."""
+DEEPER = 1.0
+"""Seconds that a level of relays below relays must save: a hop more for all that follows, more relays to lose."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,12 @@ class Tree:
         return max(map(len, self._children.values()), default=0)
 
     @cached_property
+    def fans(self) -> tuple[int, ...]:
+        """Most children of a node, for each level that has any: the root's first."""
+        levels: list[tuple[int | None, ...]] = [(None,), *self.levels[:-1]]
+        return tuple(max(len(self.children(node)) for node in level) for level in levels)
+
+    @cached_property
     def _children(self) -> dict[int | None, tuple[int, ...]]:
         children: dict[int | None, list[int]] = defaultdict(list)
         for machine, parent in enumerate(self.parents):
@@ -79,7 +92,8 @@ class Tree:
 
 
 def plan(
-    n: int, *, relays: int | None, depth: int | None, width: int | None, preferred: Iterable[int] = ()
+    n: int, *, relays: int | None, depth: int | None, width: int | None, preferred: Iterable[int] = (),
+    costs: Costs = DEFAULT,
 ) -> Tree:
     """The tree of `n` machines, as even as it can be.
 
@@ -87,12 +101,13 @@ def plan(
     have it chosen.  `depth`: links from the root to the deepest leaf, exactly; None for the fewest that the
     width allows.  `width`: most children of any relay; None for what the depth needs, else WIDTH.
     `preferred`: machines that take the places of relays before others, those nearest the root first.
+    `costs`: by which the number of relays is chosen, where nothing but the width is given.
 
     UsageError, saying which of these contradict each other.
     """
     _check(n, relays, depth, width)
     if relays is None:
-        top, depth, width = _automatic(n, depth, width)
+        top, depth, width = _even(n, depth, width) if depth else _cheapest(n, width, costs)
     elif relays == 0:
         top, depth, width = n, 1, 1
     else:
@@ -124,20 +139,39 @@ def _check(n: int, relays: int | None, depth: int | None, width: int | None) -> 
         raise UsageError(f"--depth {depth} {under}needs at least {least} machines, and there are {n}")
 
 
-def _automatic(n: int, depth: int | None, width: int | None) -> tuple[int | None, int, int]:
-    """(relays, depth, width); relays None has the root as wide as a relay: the depth-th root of `n`."""
-    limit = width or WIDTH
-    if depth is None:
-        depth = 1
-        if n > FLAT:
-            depth = 2
-            while max(limit, FLAT) * _capacity(limit, depth, n) < n:
-                depth += 1
+def _even(n: int, depth: int, width: int | None) -> tuple[int | None, int, int]:
+    """(relays, depth, width) of a depth; relays None has the root as wide as a relay: the depth-th root of `n`."""
     # The root counts as one more node here, above `depth` levels.
     even = _narrowest(n + 1, depth + 1)
     if depth == 1 or width is None or even <= width:
         return None, depth, even
     return _ceil(n, _capacity(width, depth, n)), depth, width
+
+
+def _cheapest(n: int, width: int | None, costs: Costs) -> tuple[int | None, int, int]:
+    """(relays, depth, width) of the tree that the model says costs least, among all that are even."""
+    limit = width or WIDTH
+    found: list[tuple[float, tuple[int | None, int, int]]] = []
+    if n <= FLAT:
+        return None, 1, n
+    if n <= FLAT_MOST and width is None:
+        found.append((_price(n, (n,), costs), (None, 1, n)))
+    depth = 2
+    while True:
+        for top in range(2, min(n - 1, max(limit, FLAT)) + 1):
+            even = _narrowest(_ceil(n, top), depth)
+            if even <= limit:
+                found.append((_price(n, (top, *[even] * (depth - 1)), costs), (top, depth, even)))
+        if found and depth > 2:
+            return min(found, key=lambda entry: entry[0])[1]
+        depth += 1
+
+
+def _price(n: int, fans: tuple[int, ...], costs: Costs) -> float:
+    """Seconds that the user waits and that the root works, for connecting and some commands."""
+    cost = predict(n, fans, costs)
+    commands = COMMANDS * (cost.command + cost.root_command_cpu)
+    return cost.ready + cost.root_cpu + commands + DEEPER * max(0, len(fans) - 2)
 
 
 def _given(n: int, relays: int, depth: int | None, width: int | None) -> tuple[int, int]:

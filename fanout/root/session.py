@@ -171,11 +171,14 @@ class Session:
 
     def _introduce(self) -> None:
         """Tell every machine who all the machines are."""
-        network = [[m.id, m.name, m.role, m.address] for m in self.machines]
-        names = ("id", "name", "role", "address")
-        text = json.dumps([dict(zip(names, entry, strict=True)) for entry in network]).encode()
+        network = [{"id": m.id, "name": m.name, "role": m.role, "address": m.address} for m in self.machines]
         everyone = self.sync.everyone = self.up | self.detached
-        body = {"machines": network, "json": zlib.compress(text), "everyone": machineset.pack(everyone)}
+        roles: dict[str, int] = {}
+        for machine in self.machines:
+            roles[machine.role] = roles.get(machine.role, 0) | machineset.single(machine.id)
+        body = {
+            "json": zlib.compress(json.dumps(network).encode()), "everyone": machineset.pack(everyone),
+            "count": len(network), "roles": {role: machineset.pack(own) for role, own in roles.items() if role}}
         self.call(frames.NETWORK, everyone, body)
 
     def subtree(self, machine: int) -> int:

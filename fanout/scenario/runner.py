@@ -28,6 +28,7 @@ from fanout.fleets import open_fleet
 from fanout.fleets.base import Fleet as FleetSource
 from fanout.fleets.base import Host, Request
 from fanout.fleets.roles import assign
+from fanout.root import constants
 from fanout.root.holdings import Holdings
 from fanout.root.machine import Machine
 from fanout.root.observer import Observer
@@ -220,8 +221,10 @@ class _Run:
             return
         from fanout.scenario.builder import Builder
 
-        builder = Builder(
-            build, build.filled(self.args), lambda data: self.observer.log("root", "build", data), self.observer.note)
+        def log(data: bytes) -> None:
+            self.observer.log("root", "build", data, time.time())
+
+        builder = Builder(build, build.filled(self.args), log, self.observer.note)
 
         async def made() -> None:
             self._built = await builder.made()
@@ -260,7 +263,8 @@ class _Run:
     def _tree(self, hosts: Sequence[Host]) -> Tree:
         options = self.options
         preferred = [i for i, host in enumerate(hosts) if host.relay]
-        tree = plan(len(hosts), relays=options.relays, depth=options.depth, width=options.width, preferred=preferred)
+        tree = plan(len(hosts), relays=options.relays, depth=options.depth, width=options.width, preferred=preferred,
+                    costs=constants.of(options.fleet))
         self.result.tree = {"relays": tree.relays, "depth": tree.depth, "width": tree.width}
         return tree
 

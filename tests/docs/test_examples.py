@@ -29,6 +29,7 @@ from tests.sshd import need_isolation, need_sshd
 REPO = Path(__file__).parents[2]
 DOCUMENTS = [
     "README.md", "docs/tutorial.md", "docs/hosts.md", "docs/fleets.md", "docs/exec.md", "docs/runs.md", "docs/logs.md",
+    "docs/bench.md",
 ]
 SNIPPETS = ["docs/scenario-api.md", "docs/choreography.md", "docs/files.md"]
 NOT_HERE = ("make ",)  # commands that the tests themselves are a part of

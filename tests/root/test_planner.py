@@ -146,7 +146,7 @@ def test_automatic_is_flat_while_the_root_is_quick_enough_itself() -> None:
     assert plan(FLAT + 1, relays=None, depth=None, width=None).depth == 2
 
 
-@pytest.mark.parametrize(("n", "depth"), [(200, 2), (1_000, 2), (4_000, 2), (10_000, 3)])
+@pytest.mark.parametrize(("n", "depth"), [(200, 2), (1_000, 2), (4_000, 3), (10_000, 3)])
 def test_automatic_grows_in_depth_rather_than_width(n: int, depth: int) -> None:
     tree = plan(n, relays=None, depth=None, width=None)
     assert tree.depth == depth

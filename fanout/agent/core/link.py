@@ -49,6 +49,8 @@ class Link:
         """... and those that it has led to: that one is down overtakes what it said before, in other classes."""
         self.hurry = False
         """Acknowledge at once: the run ends."""
+        self.quiet = 0.0
+        """`tick` has nothing to do until then, or until something comes in: what a wide node skips."""
         self.offset: float | None = None
         """At the parent's end: the child's clock minus ours, in s, within `error`."""
         self._error = float("inf")
@@ -101,7 +103,8 @@ class Link:
         return self._own[cls]
 
     def wants_write(self) -> bool:
-        return any(self._ready(cls) for cls in (frames.CONTROL, frames.REPORT, frames.BULK))
+        a, b, c = self._queues
+        return bool(a or b or c) and any(map(self._ready, (frames.CONTROL, frames.REPORT, frames.BULK)))
 
     def _ready(self, cls: int) -> bool:
         return bool(self._queues[cls]) and (not self.up or self._senders[cls].may_send())
@@ -163,6 +166,7 @@ class Link:
     def receive(self, data: bytes, now: float) -> Iterator[Frame]:
         """The frames that concern the node.  ProtocolError: the link must be closed with its text."""
         self._heard = now
+        self.quiet = 0.0
         self.bytes_in += len(data)
         awaited = frames.WELCOME if self.up else frames.HELLO
         for frame in self._decoder.feed(data):
@@ -232,6 +236,7 @@ class Link:
         Time in which this process itself did not run (stopped, or starved) does not count as silence.
         A child never gives up a silent parent: the parent may be back, a new one may come, or the lease ends.
         """
+        self.quiet = 0.0
         if self.state != OPEN or self.up:
             return None
         if self._due is not None and now - self._due > 0.5:
@@ -244,12 +249,12 @@ class Link:
             self._ping_due = now + (self._early.pop(0) if self._early else HEARTBEAT)
             self._told_clock = ahead is not None
             self.send(frames.CONTROL, frames.PING, 0, b"", codec.pack([now, lease, ahead]))
-        self._acknowledge(now)
+        a, b, c = self._receivers  # written out: a wide relay asks each link at every turn
+        if a.acked != a.told or b.acked != b.told or c.acked != c.told:
+            self._acknowledge(now)
         return None
 
     def _acknowledge(self, now: float) -> None:
-        if all(receiver.acked == receiver.told for receiver in self._receivers):
-            return
         due = now + (ACK_HURRY if self.hurry else ACK_DELAY)
         if self._ack_due is None or self._ack_due > due:
             self._ack_due = due
@@ -268,5 +273,5 @@ class Link:
         due = min(self._ping_due, self._heard + SILENCE + 0.01)
         if self._ack_due is not None:
             due = min(due, self._ack_due)
-        self._due = due
+        self._due = self.quiet = due
         return due

@@ -188,6 +188,8 @@ class Node:
         if link is None or link.state == CLOSED:
             return
         if peer is None:
+            for child in self.children.values():  # it may settle what they said, or tell the clock
+                child.quiet = 0.0
             for frame in link.receive(data, now):
                 try:
                     self._from_parent(link, frame, now)
@@ -284,7 +286,8 @@ class Node:
                 if below:
                     self._move(below, link)
                     link.past |= past
-                link.hurry = link.hurry or kind == frames.END
+                if kind == frames.END:
+                    link.hurry, link.quiet = True, 0.0
                 link.send(frames.CONTROL, kind, call, machineset.pack(part), body)
                 rest &= ~part
         mine = self.me is not None and bool(targets >> self.me & 1)
@@ -465,7 +468,7 @@ class Node:
         """What is due by `now`: merged events, heartbeats, silence, the lease.  Cheap; call it after any input."""
         if self.root:
             self.lease = int(now)
-        for machine, link in list(self.children.items()):
+        for machine, link in [child for child in self.children.items() if child[1].quiet <= now]:
             reason = link.tick(now, self.lease, self.clock)
             if reason:
                 self.inbox.append((CLOSE, machine))
@@ -481,7 +484,8 @@ class Node:
 
     def timeout(self) -> float | None:
         """When `tick` is wanted next at the latest."""
-        due = [self._merger.due(), self._metrics.due()] + [link.timeout() for link in self.children.values()]
+        due = [self._merger.due(), self._metrics.due()]
+        due += [link.quiet or link.timeout() for link in self.children.values()]
         if not self.root and not self._expired:
             due.append(self._lease_heard + self.lease_seconds + 0.01)
         times = [time for time in due if time is not None]
