@@ -45,6 +45,11 @@ class Unanswered(FleetError):
     """No answer: whether it was done is unknown."""
 
 
+def passes(error: FleetError) -> bool:
+    """Whether the same call may do a moment later."""
+    return isinstance(error, Unanswered) or (isinstance(error, Refused) and error.code in BUSY)
+
+
 class Api:
     """The clients of one account and region, made at the first call.  `UsageError` without boto3 or a region."""
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fanout.durations import show
-from fanout.errors import FanoutError, FleetError
+from fanout.errors import FleetError
 from fanout.fleets import roles
-from fanout.fleets.aws import credentials, image, instances, network, prices, tags
+from fanout.fleets.aws import credentials, image, instances, network, prices, reap, tags
 from fanout.fleets.aws.api import SETTLE, Api
 from fanout.fleets.aws.instances import Instance
 from fanout.fleets.aws.launch import Launcher, batches, placed
@@ -34,9 +34,7 @@ DEFAULT_MACHINES = 5
 STRAGGLING = 30.0  # s that the last machines get once there are enough for the quorum
 POLL, POLL_MOST = 1.0, 5.0  # s between looks at the machines that boot
 LAST_CALL = 45.0  # s for a launch that is under way to be answered
-ENDING = 240.0  # s for machines to end
-GROUP = 60.0  # s for the security group to go after them
-TOLD = 5  # reasons, or ids, that an error lists
+TOLD = 5  # reasons that an error lists
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class _Offer:
 
 class AwsFleet(Fleet):
     name: ClassVar[str] = "aws"
-    release_timeout = LAST_CALL + SETTLE + ENDING + GROUP + 30.0
+    release_timeout = LAST_CALL + SETTLE + reap.ENDING + reap.GROUP + 30.0
 
     def __init__(self, text: str = "") -> None:
         self.spec: Spec = parse(text)
@@ -205,7 +203,6 @@ class AwsFleet(Fleet):
             await asyncio.to_thread(shutil.rmtree, keys, ignore_errors=True)
 
     async def _empty(self) -> None:
-        """Nothing of the run is left in the account; FleetError says what is, or may be."""
         api, launcher = self._api, self._launcher
         assert api is not None
         if self._launching is not None:
@@ -215,19 +212,9 @@ class AwsFleet(Fleet):
             self._launching.cancel()
             await asyncio.wait({self._launching})
         await api.settle()
-        remedy = f"see to it with: fanout reap --run {self._run} --yes (region {api.region})"
-        try:
-            known = list(launcher.machines) if launcher else []
-            tokens = set(launcher.unanswered) if launcher else set()
-            ended = await instances.end(api, self._run, known, tokens, ENDING)
-            self._bill(ended)
-            if ended.left:
-                ids = ", ".join(sorted(ended.left)[:TOLD]) + (" ..." if len(ended.left) > TOLD else "")
-                raise FleetError(f"{len(ended.left)} machines are not known to be terminated: {ids}")
-            for group in await network.groups_of(api, self._run):
-                await network.delete_group(api, group, GROUP)
-        except FanoutError as error:
-            raise FleetError(f"{error}\nthey end by themselves, at the latest after their ttl; {remedy}") from None
+        known = list(launcher.machines) if launcher else []
+        tokens = frozenset(launcher.unanswered) if launcher else frozenset()
+        await reap.empty(api, self._run, known, tokens, self._bill)
 
     def _bill(self, ended: instances.Ended) -> None:
         """The closing line: what there was, what of it is gone, and what it cost by the second."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fanout.errors import FleetError
 from fanout.fleets.aws import tags
-from fanout.fleets.aws.api import Api, Refused, Unanswered
+from fanout.fleets.aws.api import Api, Refused, passes
 
 GONE = ("terminated",)
 ENDING = ("shutting-down", "terminated")
@@ -86,7 +86,7 @@ async def terminate(api: Api, ids: Sequence[str]) -> set[str]:
     return unknown
 
 
-async def end(api: Api, run: str, known: Iterable[str], tokens: set[str], timeout: float) -> Ended:
+async def end(api: Api, run: str, known: Iterable[str], tokens: Collection[str], timeout: float) -> Ended:
     """Terminate all of a run, and see that it is so.
 
     `known`: launched for certain.  `tokens`: of calls of which nobody knows what came of them.  What these may have
@@ -97,7 +97,7 @@ async def end(api: Api, run: str, known: Iterable[str], tokens: set[str], timeou
     every = dict.fromkeys(known, None)
     ended = Ended(every, set(every))
     while True:
-        with contextlib.suppress(Unanswered):
+        try:
             seen = {each.id: each for each in await of_run(api, run)}
             if tokens:
                 seen |= {each.id: each for each in await find(api, {"client-token": tokens})}
@@ -109,6 +109,9 @@ async def end(api: Api, run: str, known: Iterable[str], tokens: set[str], timeou
             }
             if not ended.left and (late or not tokens):
                 return ended
+        except FleetError as error:
+            if not passes(error):
+                raise
         if loop.time() + POLL > deadline:
             return ended
         await asyncio.sleep(POLL)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fanout.errors import FleetError
-from fanout.fleets.aws.api import BUSY, VCPUS, Api, Refused, Unanswered
+from fanout.fleets.aws.api import VCPUS, Api, Refused, passes
 from fanout.fleets.aws.network import Subnet
 
 BATCH = 100
@@ -106,8 +106,8 @@ class Launcher:
             try:
                 answer = await self._api.call("ec2", "run_instances", **parameters)
                 break
-            except (Refused, Unanswered) as error:
-                again = isinstance(error, Unanswered) or error.code in BUSY
+            except FleetError as error:
+                again = passes(error)
                 if not again:
                     self.unanswered.discard(token)
                 if not again or self.closed or loop.time() + wait > deadline:

@@ -9,11 +9,13 @@ import asyncio
 import ipaddress
 import urllib.error
 import urllib.request
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fanout.errors import FleetError, UsageError
-from fanout.fleets.aws.api import Api, Refused, Unanswered
+from fanout.fleets.aws import tags
+from fanout.fleets.aws.api import Api, Refused, passes
 
 CHECKIP_TIMEOUT = 10.0  # s
 REPEAT = 3.0  # s between attempts to delete a group that machines still hold
@@ -64,13 +66,13 @@ def _fetch(url: str) -> str:
         return str(answer.read(64).decode("ascii"))
 
 
-async def make_group(api: Api, run: str, vpc: str, source: str, tags: list[dict[str, Any]]) -> str:
+async def make_group(api: Api, run: str, vpc: str, source: str, marked: list[dict[str, Any]]) -> str:
     """The id of the run's group, made, or found where an earlier attempt has made it."""
     name = f"fanout-{run}"
     try:
         answer = await api.call(
             "ec2", "create_security_group", GroupName=name, Description=f"fanout run {run}", VpcId=vpc,
-            TagSpecifications=tags,
+            TagSpecifications=marked,
         )  # fmt: skip
         group = str(answer["GroupId"])
     except Refused as refused:
@@ -87,10 +89,15 @@ async def make_group(api: Api, run: str, vpc: str, source: str, tags: list[dict[
     return group
 
 
-async def groups_of(api: Api, run: str) -> list[str]:
-    wanted = [{"Name": "tag:fanout:run", "Values": [run]}]
+async def groups(api: Api, filters: Mapping[str, Iterable[str]]) -> list[tuple[str, dict[str, str]]]:
+    """(id, tags) of those that fit every filter of EC2."""
+    wanted = [{"Name": name, "Values": list(values)} for name, values in filters.items()]
     found = api.each("ec2", "describe_security_groups", "SecurityGroups", Filters=wanted)
-    return [group["GroupId"] async for group in found]
+    return [(group["GroupId"], tags.of(group)) async for group in found]
+
+
+async def groups_of(api: Api, run: str) -> list[str]:
+    return [group for group, _ in await groups(api, {f"tag:{tags.RUN}": [run]})]
 
 
 async def delete_group(api: Api, group: str, timeout: float) -> None:
@@ -101,12 +108,10 @@ async def delete_group(api: Api, group: str, timeout: float) -> None:
         try:
             await api.call("ec2", "delete_security_group", GroupId=group)
             return
-        except Refused as refused:
-            if refused.code == "InvalidGroup.NotFound":
+        except FleetError as error:
+            code = error.code if isinstance(error, Refused) else ""
+            if code == "InvalidGroup.NotFound":
                 return
-            if refused.code != "DependencyViolation" or loop.time() + REPEAT > deadline:
-                raise
-        except Unanswered:
-            if loop.time() + REPEAT > deadline:
+            if not (passes(error) or code == "DependencyViolation") or loop.time() + REPEAT > deadline:
                 raise
         await asyncio.sleep(REPEAT)
