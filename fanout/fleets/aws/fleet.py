@@ -135,9 +135,7 @@ class AwsFleet(Fleet):
     ) -> dict[str, Any]:
         """Of every RunInstances, type, subnet and number excepted."""
         spec = self.spec
-        disk: dict[str, Any] = {"DeleteOnTermination": True}
-        if spec.disk:
-            disk["VolumeSize"] = spec.disk
+        disk = {"DeleteOnTermination": True, "VolumeSize": spec.disk or found.size}
         interface: dict[str, Any] = {"DeviceIndex": 0, "AssociatePublicIpAddress": spec.address == "public"}
         given: dict[str, Any] = {
             "ImageId": found.id,
