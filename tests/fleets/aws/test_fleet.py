@@ -16,9 +16,9 @@ from click.testing import CliRunner
 
 from fanout.cli.main import main
 from fanout.errors import FleetError, UsageError
-from fanout.fleets.aws import AwsFleet, instances, network, tags
+from fanout.fleets.aws import AwsFleet, fleet, instances, network, tags
 from fanout.fleets.base import Host, Request
-from tests.fleets.aws.conftest import Account
+from tests.fleets.aws.conftest import IMAGE, Account
 
 PRICED = '[prices]\n"t3.small" = 0.02\n"t3.large" = 0.1\n'
 Opened = Callable[..., Any]
@@ -38,7 +38,7 @@ def opened(account: Account, boots: dict[str, str], tmp_path: Path) -> Opened:
     async def make(
         text: str = "", machines: int = 2, tables: str = "", **more: Any
     ) -> AsyncIterator[tuple[AwsFleet, list[Host], list[str]]]:
-        given = f'image = "{account.image}"\nroot_address = "203.0.113.7"\n{text}\n'
+        given = f'image = "{IMAGE}"\nroot_address = "203.0.113.7"\n{text}\n'
         (tmp_path / "fleet.toml").write_text(given + PRICED + tables)
         fleet = AwsFleet(f"{tmp_path}/fleet.toml")
         said: list[str] = []
@@ -65,7 +65,7 @@ async def test_machines_are_made_as_wanted_and_gone_afterwards(account: Account,
             given = tags.of(each)
             assert given["fanout:run"] == "r1" and given["team"] == "storage" and given["fanout:owner"]
             assert 1700 < (tags.when(given["fanout:expires"]) or 0) - time.time() < 1900
-            assert [one["GroupId"] for one in each["SecurityGroups"]] == [group["GroupId"]]
+            assert [one["GroupId"] for one in each["NetworkInterfaces"][0]["Groups"]] == [group["GroupId"]]
             assert each["MetadataOptions"]["HttpTokens"] == "required"
             ended = account.ec2.describe_instance_attribute(
                 InstanceId=each["InstanceId"], Attribute="instanceInitiatedShutdownBehavior"
@@ -160,8 +160,6 @@ async def test_what_does_not_exist_is_told_before_anything_is_made(
 async def test_enough_ready_machines_are_a_fleet_and_too_few_are_not(
     account: Account, opened: Opened, boots: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fanout.fleets.aws import fleet
-
     monkeypatch.setattr(fleet, "STRAGGLING", 0.2)
     boots["*"] = "it sleeps"
     with pytest.raises(FleetError, match=r"(?s)0 of 2 machines were ready within 10s.*i-\w+: it sleeps"):
@@ -169,15 +167,13 @@ async def test_enough_ready_machines_are_a_fleet_and_too_few_are_not(
             pass
 
     async def one(self: Any, address: str, port: int) -> str:
-        return "" if address == min(self_addresses(account)) else "it sleeps"
+        first.append(address)
+        return "" if address == first[0] else "it sleeps"
 
+    first: list[str] = []
     monkeypatch.setattr(fleet.Readiness, "_probe", one)
     async with opened("quorum = 0.5") as (_, hosts, said):
         assert len(hosts) == 2 and any("going on with 1 of 2 machines ready" in text for text in said)
-
-
-def self_addresses(account: Account) -> list[str]:
-    return [each["PublicIpAddress"] for each in account.living]
 
 
 class TestReap:
@@ -192,10 +188,10 @@ class TestReap:
                 TagSpecifications=tags.specification(["security-group"], given),
             )["GroupId"]  # fmt: skip
             account.ec2.run_instances(
-                ImageId=account.image, MinCount=2, MaxCount=2, SecurityGroupIds=[group],
+                ImageId=IMAGE, MinCount=2, MaxCount=2, SecurityGroupIds=[group],
                 TagSpecifications=tags.specification(["instance"], given),
             )  # fmt: skip
-        account.ec2.run_instances(ImageId=account.image, MinCount=1, MaxCount=1)
+        account.ec2.run_instances(ImageId=IMAGE, MinCount=1, MaxCount=1)
         return "old"
 
     def test_only_what_has_expired_is_shown_and_only_with_yes_removed(self, account: Account, left: str) -> None:

@@ -63,7 +63,7 @@ def test_options_say_the_same_and_nothing_is_the_defaults() -> None:
         ('image = "ubuntu"', "image: 'ubuntu' is not an AMI"),
         ('ttl = "1m"', "ttl: 1m00s is not from 5m00s"),
         ('ttl = "30 days"', "ttl: .* is not a duration"),
-        ('idle = "2h"', "idle: 2h00m is longer than the ttl"),
+        ('idle = "10m"', "idle: 10m00s is too short: .* the ready_timeout, 10m00s"),
         ("quorum = 0", "quorum: 0 is not a number from 0.01 to 1"),
         ("disk = 1.5", "disk: 1.5 is not a whole number"),
         ("spot = 1", "spot: 1 is not true or false"),
