@@ -8,6 +8,7 @@ however far `provision` came.  What a killed root cannot end ends by itself (`us
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import shutil
 import tempfile
@@ -252,6 +253,7 @@ class _Boot:
         self._needed = needed
         self._progress = progress
         self._readiness = Readiness(mark(fleet._run), self._more)
+        self._all = asyncio.Event()
         self._seen: dict[str, Instance] = {}
 
     async def hosts(self, launching: asyncio.Future[None]) -> list[Host]:
@@ -282,7 +284,9 @@ class _Boot:
                     raise self._too_few(f"{ready} of {self._machines} machines were ready within {spent}")
                 self._fleet.say(f"going on with {ready} of {self._machines} machines ready{self._reasons()}")
                 break
-            await asyncio.sleep(wait)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._all.wait(), wait)
+                self._all.clear()
             wait = min(POLL_MOST, wait * 1.2)
         hosts = [
             self._fleet.host(number, self._seen[id], batch.relay)
@@ -314,7 +318,10 @@ class _Boot:
                 self._readiness.watch(each.id, address)
 
     def _more(self) -> None:
-        self._progress(len(self._readiness.ready), self._machines)
+        ready = len(self._readiness.ready)
+        self._progress(ready, self._machines)
+        if ready >= self._machines:
+            self._all.set()
 
     def _too_few(self, text: str) -> FleetError:
         quorum = self._fleet.spec.quorum
