@@ -28,6 +28,7 @@ COMMANDS = {
     "doctor": ("fanout.cli.doctor", "What would fail here or on a fleet, and the remedy."),
     "plan": ("fanout.cli.plan", "The tree for N machines, and what it would cost."),
     "bench": ("fanout.cli.bench", "Does the tree pay on a fleet? Flat beside trees, measured."),
+    "reap": ("fanout.cli.reap", "Remove machines of runs whose time is over."),
     "lab": ("fanout.cli.lab", "Isolated hosts on this machine, to try things on."),
     "version": ("fanout.cli.version", "Print the version."),
 }

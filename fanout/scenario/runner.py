@@ -89,6 +89,8 @@ class RunOptions:
     forward_agent: bool = False
     keep: float | None = None
     """How long machines that the fleet made are kept after a failure; None: they are not."""
+    yes: bool = False
+    """Whatever it costs."""
     run: str = field(default_factory=new_run_id)
     place: Callable[[str], Path] | None = None
     """Where what is kept of a machine goes, by its name."""
@@ -115,6 +117,7 @@ async def run(path: Path, options: RunOptions, observers: Sequence[Observer] = (
             if seconds is not None and not seconds > 0:
                 raise UsageError(f"a {what} of {seconds} s: it must be more than 0")
         source = open_fleet(options.fleet)
+        source.unlimited = options.yes
         if machines is not None:
             plan(machines, relays=options.relays, depth=options.depth, width=options.width)  # told before it costs
         work = _Run(scenario, args, Request(options.run, machines, roles), source, options, Observers(observers),
