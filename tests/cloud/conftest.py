@@ -1,0 +1,35 @@
+"""An empty account for a test, which has to leave it empty."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.cloud.cloud import Cloud
+from tests.cloud.hosts import LabMachines
+from tests.sshd import need_isolation, need_sshd
+
+
+def enter(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on boto3 means this account."""
+    for name, value in cloud.environment.items():
+        monkeypatch.setenv(name, value)
+    for name in "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION":
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    """Its instances are only in the books."""
+    with Cloud() as account:
+        enter(account, monkeypatch)
+        yield account
+
+
+@pytest.fixture
+def machines() -> Iterator[Callable[..., LabMachines]]:
+    """Makes hosts for a cloud, `machines(3, minute=0.1)`; they go with the test."""
+    need_sshd()
+    need_isolation()
+    with ExitStack() as stack:
+        yield lambda n, **options: stack.enter_context(LabMachines(n, **options))
