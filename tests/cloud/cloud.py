@@ -17,12 +17,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
-
-os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # hundreds of images that nobody wants take seconds to load
+from unittest.mock import patch
 
 from moto import settings
 from moto.core.base_backend import BackendDict
@@ -30,6 +29,7 @@ from moto.ec2.models import ec2_backends
 from moto.ec2.models.amis import Ami
 from moto.ec2.models.instances import Instance, InstanceState
 from moto.ec2.models.security_groups import SecurityGroup
+from moto.ec2.utils import filter_dict_attribute_mapping
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.test import run_wsgi_app
@@ -43,7 +43,15 @@ UBUNTU = "/aws/service/canonical/ubuntu/"
 CALLER = f"arn:aws:sts::{ACCOUNT}:user/moto"
 SPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
 STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
+filter_dict_attribute_mapping["client-token"] = "client_token"  # "DescribeInstances": a filter that moto lacks
 MOTO = DomainDispatcherApplication(create_backend_app)
+STRICT = {
+    "ENABLE_AMI_VALIDATION": True,
+    "EC2_ENABLE_INSTANCE_TYPE_VALIDATION": True,
+    # Hundreds of images that nobody wants take their time to load.
+    "ec2_load_default_amis": lambda: False,
+}
+"""Settings of moto's while a cloud is served."""
 USER_DATA_MOST = 16 << 10
 """Bytes before encoding.  EC2 User Guide, "Run commands when you launch an EC2 instance with user data input"."""
 PRICES = {"t3.micro": 0.0114, "t3.small": 0.0228, "t3.medium": 0.0456, "c7i.large": 0.1019, "m7i.large": 0.1126}
@@ -101,11 +109,17 @@ class Quiet(WSGIRequestHandler):
 
 
 class Cloud:
-    """A context manager: served on a port of the loopback while it is entered, with an account that is empty."""
+    """A context manager: served on a port of the loopback while it is entered; one at a time."""
 
     def __init__(self, machines: Machines | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.machines = machines or Nothing()
         self.clock = clock
+        self._lock = threading.RLock()
+        self._server: BaseWSGIServer | None = None
+        self.clear()
+
+    def clear(self) -> None:
+        """An account that is new, where nothing goes wrong."""
         self.boots_in = 0.05
         """Seconds that an instance is pending."""
         self.ends_in = 0.05
@@ -119,21 +133,23 @@ class Cloud:
         self.faults: list[Fault] = []
         self.calls: list[Call] = []
         """All that was asked, in order."""
+        self.active = 0
+        """Calls that are being answered."""
         self.before: Callable[[int, Call], None] = lambda number, call: None
-        """Told of call 1, 2, 3 ... before anything is done; may take its time."""
+        """Told of call 1, 2, 3 ... before anything is done; a ConnectionError of its is all that is done."""
         self.after: Callable[[int, Call], None] = lambda number, call: None
-        """The same when all is done, and before the answer goes."""
+        """The same when all is done, before the answer goes; a ConnectionError of its is no answer."""
         self.launched: dict[str, Launched] = {}
         self._tokens: dict[tuple[str, str, str], tuple[Mapping[str, str], str]] = {}
-        self._lock = threading.RLock()
-        self._server: BaseWSGIServer | None = None
+        BackendDict.reset()
 
     # -- the server
 
     def __enter__(self) -> Cloud:
-        settings.ENABLE_AMI_VALIDATION = True
-        settings.EC2_ENABLE_INSTANCE_TYPE_VALIDATION = True
-        self._empty()
+        with ExitStack() as stack:
+            for name, value in STRICT.items():
+                stack.enter_context(patch.object(settings, name, value))
+            self._restore = stack.pop_all().close
         self._server = make_server("127.0.0.1", 0, self._serve, threaded=True, request_handler=Quiet)
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
@@ -147,12 +163,8 @@ class Cloud:
         with self._lock:
             for one in self.launched.values():
                 self.machines.end(one.address)
-            self._empty()
-
-    def _empty(self) -> None:
-        BackendDict.reset()
-        self.launched.clear()
-        self._tokens.clear()
+            self.clear()
+        self._restore()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -173,10 +185,15 @@ class Cloud:
         with self._lock:
             self.calls.append(call)
             number = len(self.calls)
-        self.before(number, call)
-        with self._lock:
-            answer = self._struck(call)
-        self.after(number, call)
+            self.active += 1
+        try:
+            self.before(number, call)
+            with self._lock:
+                answer = self._struck(call)
+            self.after(number, call)
+        finally:
+            with self._lock:
+                self.active -= 1
         if answer is None:
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             raise ConnectionResetError("on purpose")
@@ -284,7 +301,8 @@ class Cloud:
         if granted < int(asked["MinCount"]):
             return Answer.error(call, "InsufficientInstanceCapacity", kind, zone)
         done = self._ask_moto(call.rewritten("RunInstances", {
-            **asked, **self._place(call.region, asked, zone), "MinCount": granted, "MaxCount": granted}))
+            **asked, **self._place(call.region, asked, zone), **self._disks(asked),
+            "MinCount": granted, "MaxCount": granted}))
         if done.status != 200:
             return done
         if (kind, zone) in self.capacity:
@@ -309,6 +327,12 @@ class Cloud:
         subnets = self._backend(region).get_default_subnets()
         where = "NetworkInterface.1.SubnetId" if "NetworkInterface.1.DeviceIndex" in asked else "SubnetId"
         return {where: subnets[zone].id}
+
+    def _disks(self, asked: Mapping[str, str]) -> dict[str, str]:
+        """EC2 User Guide, "Block device mappings": what is not said of a disk is as in the image."""
+        sizes = (name.replace(".DeviceName", ".Ebs.VolumeSize") for name in asked
+                 if name.startswith("BlockDeviceMapping.") and name.endswith(".DeviceName"))
+        return {size: "8" for size in sizes if size not in asked}
 
     def _adopt(self, instance: Instance, reservation: str, user_data: bytes) -> None:
         """Moto's instance runs at once, and at an address of its own."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -10,8 +11,9 @@ from tests.cloud.hosts import LabMachines
 from tests.sshd import need_isolation, need_sshd
 
 
-def enter(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on boto3 means this account."""
+def enter(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """From here on boto3 means this account, and prices are not remembered from another one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     for name, value in cloud.environment.items():
         monkeypatch.setenv(name, value)
     for name in "AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION":
@@ -19,17 +21,17 @@ def enter(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cloud]:
     """Its instances are only in the books."""
     with Cloud() as account:
-        enter(account, monkeypatch)
+        enter(account, monkeypatch, tmp_path)
         yield account
 
 
 @pytest.fixture
 def machines() -> Iterator[Callable[..., LabMachines]]:
-    """Makes hosts for a cloud, `machines(3, minute=0.1)`; they go with the test."""
+    """Makes hosts for a cloud, `machines(3)`; they go with the test."""
     need_sshd()
     need_isolation()
     with ExitStack() as stack:
-        yield lambda n, **options: stack.enter_context(LabMachines(n, **options))
+        yield lambda n: stack.enter_context(LabMachines(n))

@@ -2,7 +2,8 @@
 
 As cloud-init does it, a `#cloud-boothook` runs before sshd starts, and a plain script after that: sshd is up then,
 with host keys that the machine has made for itself, until `systemctl restart ssh`.  `shutdown` and `poweroff` switch
-the host off, timers too (`shutdown -P +30`), a minute of which takes `minute` seconds.
+the host off.  The time since its boot, in /proc/uptime and for the timers of `shutdown -P +30`, stands still until
+`pass_time` moves it on.
 
 All hosts are made at once, and wait without power until an instance is one of them.
 """
@@ -24,12 +25,11 @@ BOOT_TIMEOUT = 20.0  # s; for a host that is switched on to wait for power no mo
 INIT = """
 mkdir /run/cloud && mkfifo -m 600 /run/cloud/power
 read -r on < /run/cloud/power
+mount --bind /run/cloud/uptime /proc/uptime
 trap 'exit 0' TERM
-for user in ubuntu admin ec2-user; do
-    echo "$user:x:1000:1000::/home/$user:/bin/sh" >> /etc/passwd
-    echo "$user:*:19000:0:99999:7:::" >> /etc/shadow
-    mkdir -p "/home/$user/.ssh" && chown -R 1000:1000 "/home/$user" && chmod 700 "/home/$user/.ssh"
-done
+echo "ubuntu:x:64000:64000::/home/ubuntu:/bin/sh" >> /etc/passwd
+echo "ubuntu:*:19000:0:99999:7:::" >> /etc/shadow
+mkdir -p /home/ubuntu/.ssh && chown -R 64000:64000 /home/ubuntu && chmod 700 /home/ubuntu/.ssh
 rm -f /etc/ssh/ssh_host_*
 ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key
 read -r first < /run/cloud/user-data
@@ -56,9 +56,10 @@ for word; do
 done
 if [ -f /run/cloud/timer ]; then kill -- "-$(cat /run/cloud/timer)"; rm /run/cloud/timer; fi
 [ -n "$minutes" ] || exit 0
-ms=$((minutes * MINUTE))
-[ $ms -gt 0 ] || exec poweroff
-setsid sh -c "sleep $((ms / 1000)).$(printf %03d $((ms % 1000))); poweroff" < /dev/null > /dev/null 2>&1 &
+[ "$minutes" -gt 0 ] || exec poweroff
+read -r now rest < /proc/uptime
+wait='while read -r now rest < /proc/uptime && [ "${now%%.*}" -lt "$0" ]; do sleep 0.2; done; poweroff'
+setsid sh -c "$wait" $((${now%%.*} + 60 * minutes)) < /dev/null > /dev/null 2>&1 &
 echo $! > /run/cloud/timer
 """
 
@@ -84,16 +85,19 @@ esac
 """
 
 
+STUBS = {"usr/sbin/shutdown": SHUTDOWN, "usr/sbin/poweroff": POWEROFF, "usr/bin/systemctl": SYSTEMCTL}
+
+
 class LabMachines:
     """A context manager; `start`, `runs` and `end` are for the cloud."""
 
-    def __init__(self, machines: int, minute: float = 60.0) -> None:
+    def __init__(self, machines: int) -> None:
         self.alter: Callable[[int, bytes], bytes] = lambda number, user_data: user_data
         """What machine 1, 2, 3 ... runs in place of its user data."""
         self.hosts: dict[str, LabHost] = {}
         """All that were switched on, by address."""
         self._machines = machines
-        self._minute = minute
+        self._uptime = 1
         self._stack = ExitStack()
 
     def __enter__(self) -> LabMachines:
@@ -116,18 +120,25 @@ class LabMachines:
         while not power.is_fifo():
             assert time.monotonic() < deadline, f"{host.name} does not wait for power"
             time.sleep(0.005)  # nothing says when a host's first process has come so far
-        stubs = {
-            "usr/sbin/shutdown": SHUTDOWN.replace("MINUTE", str(round(self._minute * 1000))),
-            "usr/sbin/poweroff": POWEROFF,
-            "usr/bin/systemctl": SYSTEMCTL,
-        }
-        for path, text in stubs.items():
+        for path, text in STUBS.items():
             (root / path).unlink(missing_ok=True)
             (root / path).write_text(text)
             (root / path).chmod(0o755)
+        (root / "run/cloud/uptime").write_bytes(self._told())
         (root / "run/cloud/user-data").write_bytes(self.alter(len(self.hosts), user_data))
         power.write_text("on\n")
         return host.address
+
+    def pass_time(self, seconds: int) -> None:
+        """All machines have been up for so much longer."""
+        self._uptime += seconds
+        for address, host in self.hosts.items():
+            if self.runs(address):
+                with open(f"/proc/{host.pid}/root/run/cloud/uptime", "r+b") as file:
+                    file.write(self._told())  # of one length, so that nobody reads half of it
+
+    def _told(self) -> bytes:
+        return f"{self._uptime}.00 0.00".ljust(40).encode() + b"\n"
 
     def runs(self, address: str) -> bool:
         return bool(wait_gone([self.hosts[address].pid], 0.0))

@@ -36,10 +36,10 @@ def wait(true: Callable[[], object], what: str) -> None:
 def test_an_instance_runs_its_user_data_lets_us_in_and_ends_by_its_own_timer(
     machines: Callable[..., LabMachines], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hosts = machines(2, minute=4.0)
+    hosts = machines(2)
     hosts.alter = lambda number, data: data if number == 1 else data + b"shutdown -c; poweroff"
     with Cloud(hosts) as cloud:
-        enter(cloud, monkeypatch)
+        enter(cloud, monkeypatch, tmp_path)
         launched = boto3.client("ec2").run_instances(
             ImageId=IMAGE, InstanceType="t3.small", MinCount=2, MaxCount=2,
             InstanceInitiatedShutdownBehavior="terminate",
@@ -51,5 +51,8 @@ def test_an_instance_runs_its_user_data_lets_us_in_and_ends_by_its_own_timer(
         done = ssh(tmp_path, first, 22, "root", tmp_path / "id", key, "ip -4 -o address show eth0; ls /run/cloud")
         assert f" {first}/" in done.stdout and "timer" in done.stdout, done.stderr
         assert [one.private_ip_address for one in cloud.instances("running")] == [first]
+        hosts.pass_time(59)
+        assert hosts.runs(first)
+        hosts.pass_time(1)
         wait(lambda: not cloud.instances(), "the timer does not switch the first off")
         assert cloud.left() == []
