@@ -21,6 +21,7 @@ COMMANDS = {
     "shell": ("fanout.cli.shell", "A prompt over many machines."),
     "check": ("fanout.cli.check", "Check scenarios without any machine."),
     "doctor": ("fanout.cli.doctor", "What would fail here or on a fleet, and the remedy."),
+    "reap": ("fanout.cli.reap", "Remove machines of runs whose time is over."),
     "lab": ("fanout.cli.lab", "Isolated hosts on this machine, to try things on."),
     "version": ("fanout.cli.version", "Print the version."),
 }

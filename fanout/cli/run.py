@@ -44,7 +44,7 @@ EXIT = {
 )  # fmt: skip
 @click.option(
     "--fleet", default="local", envvar="FANOUT_FLEET", show_envvar=True, show_default=True, metavar="SPEC",
-    help="Where machines come from: local, lab, hosts:FILE, hosts:NAMES, exec:PROGRAM.",
+    help="Where machines come from: local, lab, hosts:FILE, hosts:NAMES, exec:PROGRAM, aws:FILE.toml.",
 )  # fmt: skip
 @click.option(
     "--relays", metavar="auto|K", callback=relays, default="auto", show_default=True,
@@ -89,6 +89,7 @@ EXIT = {
     "--forward-agent", is_flag=True,
     help="Let relays log in to their machines by your SSH agent, instead of by keys of their own.",
 )  # fmt: skip
+@click.option("--yes", is_flag=True, help="Whatever the machines cost: no max_cost.")
 @click.option("--debug", is_flag=True, help="Show tracebacks of errors; the same as FANOUT_DEBUG=1.")
 @click.pass_context
 def command(

@@ -27,7 +27,7 @@ class Host:
     name: str
     """Unique in the fleet; the name of its folder in the run's folder."""
     address: str
-    """What other machines, and SSH, reach it by."""
+    """What the root reaches it by, and so do other machines unless `inside` says otherwise."""
     role: str | None = None
     """The role it is reserved for; None takes any."""
     relay: bool = False
@@ -41,8 +41,16 @@ class Host:
     jump: str | None = None
     """ProxyJump for the root's own connection, `[user@]host[:port]`."""
     host_keys: tuple[str, ...] = ()
-    """Known host keys as `type base64`; when empty, the user's known_hosts decides."""
+    """Known host keys as `type base64`; when empty, and without `host_ca`, the user's known_hosts decides."""
+    host_ca: str | None = None
+    """`type base64` of the authority whose certificate its host key has, made out to `reached_inside`."""
+    inside: str | None = None
+    """What machines of the fleet reach it by, where that is not `address`."""
     python: str = "python3"
+
+    @property
+    def reached_inside(self) -> str:
+        return self.inside or self.address
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,8 @@ class Fleet:
     name: ClassVar[str]
     say: Say = staticmethod(unheard)
     """Who hears, line by line, what the user should know while machines are made; set before `provision`."""
+    unlimited: bool = False
+    """The user has agreed to whatever it costs; set before `provision`, and heard where machines cost money."""
     release_timeout: float = 60.0
     """Seconds that `release` takes at most; whoever waits for it gives it so long."""
 

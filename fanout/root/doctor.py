@@ -195,7 +195,7 @@ def _key_problem(key: Path) -> tuple[str, str] | None:
 
 def known(hosts: Sequence[Host], lines: Callable[[Host], list[str]]) -> list[Finding]:
     """Whether the host key of each is known, from its fleet or a known_hosts file."""
-    unknown = [host for host in hosts if not host.host_keys and not lines(host)]
+    unknown = [host for host in hosts if not (host.host_keys or host.host_ca or lines(host))]
     if not unknown:
         return [Finding(Level.OK, "known_hosts", f"the host keys of {_many(hosts)} are known")]
     text = f"no host key is known of {fold(host.name for host in unknown)}"

@@ -121,9 +121,13 @@ class Links:
         if host.local:
             return []
         address, port, user = self._shared.address(host)
+        address = host.inside or address
         spec.update(host=address, port=port, user=user)
         name = address if port == 22 else f"[{address}]:{port}"
-        return [f"{name} {key}" for key in host.host_keys] or of_user().lines_for(address, port)
+        known = [f"{name} {key}" for key in host.host_keys]
+        if host.host_ca:
+            known.append(f"@cert-authority {name} {host.host_ca}")
+        return known or of_user().lines_for(address, port)
 
     def ssh(self, known: list[str]) -> dict[str, Any]:
         """What the `ssh` of a relay is told, for all machines that it is to reach."""

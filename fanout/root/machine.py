@@ -21,4 +21,5 @@ class Machine:
 
     @property
     def address(self) -> str:
-        return self.host.address
+        """What other machines reach it by."""
+        return self.host.reached_inside

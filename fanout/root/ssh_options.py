@@ -41,11 +41,12 @@ class Shared:
         """
         import asyncssh
 
-        if host.jump or (not host.host_keys and self._sections is None):
+        pinned = bool(host.host_keys or host.host_ca)
+        if host.jump or (not pinned and self._sections is None):
             return None
-        sections = () if host.host_keys else tuple(bool(one.fullmatch(host.address)) and not no.fullmatch(host.address)
-                                                   for one, no in self._sections or ())
-        like = (sections, host.user, host.port, host.key, host.host_keys)
+        sections = () if pinned else tuple(bool(one.fullmatch(host.address)) and not no.fullmatch(host.address)
+                                           for one, no in self._sections or ())
+        like = (sections, host.user, host.port, host.key, host.host_keys, host.host_ca)
         model = self._made.get(like)
         if model is None:
             model = asyncssh.SSHClientConnectionOptions(host=host.address, **arguments(host, self._settings))
@@ -57,6 +58,8 @@ class Shared:
         if model.host == model.orig_host:
             options.host = host.address
         options.orig_host = host.address
+        if host.host_ca:
+            options.host_key_alias = host.reached_inside
         # A key remembers which signature its server takes.
         options.client_keys = [copy.copy(key) for key in model.client_keys or ()]
         return options
@@ -120,9 +123,13 @@ def arguments(host: Host, settings: Settings) -> dict[str, Any]:
         options["client_keys"] = [host.key]
     if host.jump:
         options["tunnel"] = host.jump
-    if host.host_keys:
-        options["known_hosts"] = ([asyncssh.import_public_key(key) for key in host.host_keys], [], [])
+    if host.host_keys or host.host_ca:
+        keys = [asyncssh.import_public_key(key) for key in host.host_keys]
+        authorities = [asyncssh.import_public_key(host.host_ca)] if host.host_ca else []
+        options["known_hosts"] = (keys, authorities, [])
         options["config"] = None
+    if host.host_ca:
+        options["host_key_alias"] = host.reached_inside
     if settings.forward_agent:
         options["agent_forwarding"] = True
     return options

@@ -82,6 +82,8 @@ class RunOptions:
     """None: the default of Settings."""
     cipher: str | None = None
     forward_agent: bool = False
+    yes: bool = False
+    """Whatever it costs."""
     run: str = field(default_factory=new_run_id)
 
 
@@ -101,6 +103,7 @@ async def run(path: Path, options: RunOptions, observers: Sequence[Observer] = (
             if seconds is not None and not seconds > 0:
                 raise UsageError(f"a {what} of {seconds} s: it must be more than 0")
         source = open_fleet(options.fleet)
+        source.unlimited = options.yes
         if machines is not None:
             plan(machines, relays=options.relays, depth=options.depth, width=options.width)  # told before it costs
         work = _Run(scenario, args, Request(options.run, machines, roles), source, options, Observers(observers),

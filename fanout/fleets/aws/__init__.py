@@ -1,0 +1,5 @@
+"""Machines of Amazon EC2: made by the run, gone with it, and priced before they are made."""
+
+from fanout.fleets.aws.fleet import AwsFleet
+
+__all__ = ["AwsFleet"]

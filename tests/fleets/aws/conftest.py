@@ -1,0 +1,92 @@
+"""AWS as moto has it, spoken to over HTTP by the real boto3; nothing else of the network is reached.
+
+moto starts no machines, so that whether one is ready is told by `boots`; machines that boot for real are in
+tests/cloud.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from fanout.fleets.aws.ready import Readiness
+
+REGION = "eu-west-1"
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[str]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def account(moto: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Account:
+    """An account with nothing in it, and the environment that leads there."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": moto, "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_CONFIG_FILE": f"{tmp_path}/config", "AWS_SHARED_CREDENTIALS_FILE": f"{tmp_path}/credentials",
+        "AWS_EC2_METADATA_DISABLED": "true", "XDG_CACHE_HOME": f"{tmp_path}/cache", "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    account = Account(moto)
+    account.reset()
+    return account
+
+
+class Account:
+    """Looks at the account by a client of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.ec2: Any = boto3.client(
+            "ec2", region_name=REGION, endpoint_url=url, aws_access_key_id="look", aws_secret_access_key="look"
+        )
+        self._url = url
+        self.image: str = ""
+
+    def reset(self) -> None:
+        import urllib.request
+
+        urllib.request.urlopen(urllib.request.Request(f"{self._url}/moto-api/reset", method="POST"), timeout=30).close()
+        images = self.ec2.describe_images(Filters=[{"Name": "architecture", "Values": ["x86_64"]}])["Images"]
+        self.image = next(image["ImageId"] for image in images if image.get("RootDeviceName"))
+
+    @property
+    def instances(self) -> list[dict[str, Any]]:
+        found = self.ec2.describe_instances()["Reservations"]
+        return [instance for reservation in found for instance in reservation["Instances"]]
+
+    @property
+    def living(self) -> list[dict[str, Any]]:
+        return [each for each in self.instances if each["State"]["Name"] not in ("terminated", "shutting-down")]
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        found = self.ec2.describe_security_groups()["SecurityGroups"]
+        return [group for group in found if group["GroupName"] != "default"]
+
+    def spec(self, **more: str) -> str:
+        options = {"image": self.image, "root_address": "203.0.113.7", **more}
+        return ",".join(f"{key}={value}" for key, value in options.items())
+
+
+@pytest.fixture
+def boots(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What a probe of an address says; an address that is not in here is ready."""
+    problems: dict[str, str] = {}
+
+    async def probe(self: Readiness, address: str, port: int) -> str:
+        return problems.get(address, problems.get("*", ""))
+
+    monkeypatch.setattr(Readiness, "_probe", probe)
+    return problems
