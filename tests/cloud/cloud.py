@@ -99,6 +99,7 @@ class Launched:
     at: float
     groups: tuple[str, ...]
     reservation: str
+    user_data: bytes
     ended: float | None = None
     """When it began to shut down for good."""
 
@@ -343,7 +344,7 @@ class Cloud:
         if card.public_ip:
             card.public_ip = address
         groups = {group.id for group in (*instance.security_groups, *card.group_set)}
-        self.launched[instance.id] = Launched(instance, address, self.clock(), tuple(groups), reservation)
+        self.launched[instance.id] = Launched(instance, address, self.clock(), tuple(groups), reservation, user_data)
         self._enter(instance, "pending")
 
     def _of(self, reservation: str) -> list[Launched]:

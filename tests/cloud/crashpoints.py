@@ -18,7 +18,6 @@ import signal
 import sys
 import threading
 import time
-from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -198,7 +197,7 @@ class Campaign:
                 figures.wrong.append(f"{point}: reap has taken what has not expired: {left} -> {cloud.left()}")
         if self._number % 2:
             for instance in cloud.instances():
-                if b"\narm " in b64decode(instance.user_data or ""):
+                if b"shutdown -P " in cloud.launched[instance.id].user_data:
                     cloud.power_off(instance)
             if living := cloud.instances():
                 figures.wrong.append(f"{point}: the timers leave {[(one.id, one.state) for one in living]}")
