@@ -60,7 +60,7 @@ async def _reap(text: str, run: str | None, yes: bool, as_json: bool) -> None:
     failed = []
     for one in found:
         try:
-            await empty(api, one.run)
+            await empty(api, one.run, one.machines)
             click.echo(f"run {clean(one.run)}: removed", err=True)
         except FleetError as error:
             failed.append(str(error))

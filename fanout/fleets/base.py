@@ -84,6 +84,13 @@ class Fleet:
     async def provision(self, request: Request, progress: Progress) -> list[Host]:
         raise NotImplementedError
 
+    async def preview(self, request: Request) -> str | None:
+        """What `provision` would make, found possible as far as that can be seen without making it.
+
+        FleetError for what is in its way.  None: nothing is known but by making it.
+        """
+        return None
+
     async def release(self) -> None:
         """The machines were there before, and stay."""
 

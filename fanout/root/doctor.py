@@ -256,8 +256,13 @@ async def visit(fleet: Fleet, machines: int | None, state: Path, timeout: float)
 
 async def _look(fleet: Fleet, machines: int | None, state: Path, timeout: float) -> list[Finding]:
     run = f"doctor-{secrets.token_hex(4)}"
+    request = Request(run, machines)
     try:
-        hosts = await fleet.provision(Request(run, machines), lambda done, total: None)
+        preview = await fleet.preview(request)
+        if preview is not None:  # machines that cost money are not made for a visit
+            findings = await asyncio.to_thread(here, state, None)
+            return [*findings, Finding(Level.OK, "fleet", f"these could be made: {preview}")]
+        hosts = await fleet.provision(request, lambda done, total: None)
         if not hosts:
             raise FleetError("it has no machines")
     except FleetError as error:

@@ -47,6 +47,8 @@ class _Offer:
     """The network that the root logs in from."""
     image: image.Image
     prices: dict[str, float]
+    cost: str
+    """What it comes to, in words."""
 
 
 class AwsFleet(Fleet):
@@ -71,11 +73,16 @@ class AwsFleet(Fleet):
 
     # Up.
 
+    async def preview(self, request: Request) -> str | None:
+        offer = await self._offer(Api(self.spec.region, self.spec.profile), _machines(request))
+        return f"{offer.cost}; the credentials, of {offer.owner}, have the rights"
+
     async def provision(self, request: Request, progress: Progress) -> list[Host]:
-        machines = roles.total(request.machines, request.roles, DEFAULT_MACHINES) + request.relays
+        machines = _machines(request)
         api = self._api = Api(self.spec.region, self.spec.profile)
         self._run = request.run
         offer = await self._offer(api, machines)
+        self.say(offer.cost)
         self._prices = offer.prices
         self._keys = await asyncio.to_thread(_make_keys)
         expires = time.time() + self.spec.ttl
@@ -104,15 +111,15 @@ class AwsFleet(Fleet):
         public = spec.address == "public"
         cost = prices.beside(spec.disk or found.size, public)
         hourly = await prices.hourly(api, spec.all_types, spec.prices, cost)
-        self._check_cost(machines, hourly)
+        text = self._affordable(machines, hourly)
         kind = spec.types[0]
         dry = self._parameters(found, None, [], time.time())
         await credentials.may_make(api, subnets[0].vpc, placed(dry, kind, subnets[0], 1, "fanout-dry-run"))
         source = await network.root_address(spec.root_address, spec.checkip)
-        return _Offer(owner, subnets, source, found, hourly)
+        return _Offer(owner, subnets, source, found, hourly, text)
 
-    def _check_cost(self, machines: int, hourly: dict[str, float]) -> None:
-        """FleetError when it may come to more than max_cost; otherwise it is said."""
+    def _affordable(self, machines: int, hourly: dict[str, float]) -> str:
+        """What it may come to; FleetError when that is more than max_cost."""
         spec = self.spec
         relays = min(spec.relays, machines)
         parts, cost = [], 0.0
@@ -128,16 +135,14 @@ class AwsFleet(Fleet):
                 f"{text}, more than max_cost, {prices.money(spec.max_cost)}: nothing was made\n"
                 "raise max_cost, shorten the ttl, take fewer or smaller machines, or agree to any price by --yes"
             )
-        self.say(f"{text} (max_cost {'is lifted' if self.unlimited else prices.money(spec.max_cost)})")
+        return f"{text} (max_cost {'is lifted' if self.unlimited else prices.money(spec.max_cost)})"
 
     def _parameters(
         self, found: image.Image, group: str | None, marked: list[dict[str, str]], expires: float
     ) -> dict[str, Any]:
         """Of every RunInstances, type, subnet and number excepted."""
         spec = self.spec
-        disk: dict[str, Any] = {"DeleteOnTermination": True}
-        if spec.disk:
-            disk["VolumeSize"] = spec.disk
+        disk = {"DeleteOnTermination": True, "VolumeSize": spec.disk or found.size}
         interface: dict[str, Any] = {"DeviceIndex": 0, "AssociatePublicIpAddress": spec.address == "public"}
         given: dict[str, Any] = {
             "ImageId": found.id,
@@ -256,7 +261,7 @@ class _Boot:
                 launching.result()
                 if deadline == math.inf:
                     deadline = loop.time() + self._fleet.spec.ready_timeout
-                living = launched - sum(each.ending for each in self._seen.values())
+                living = launched - sum(each.ending for each in self._shown())
                 if living < self._needed:
                     raise self._too_few(f"{living} of {self._machines} machines were to be had")
                 if ready >= living:
@@ -283,10 +288,15 @@ class _Boot:
     async def stop(self) -> None:
         await self._readiness.stop()
 
+    def _shown(self) -> list[Instance]:
+        """Those launched that EC2 has shown, as it last did."""
+        return [self._seen[id] for id in self._launcher.machines if id in self._seen]
+
     async def _look(self) -> None:
         public = self._fleet.spec.address == "public"
         for each in await instances.of_run(self._api, self._fleet._run):
             self._seen[each.id] = each
+        for each in self._shown():
             address = each.public if public else each.private
             if each.ending:
                 self._readiness.forget(each.id)
@@ -313,6 +323,10 @@ class _Boot:
                 reasons.append(f"{id}: {'no address yet' if seen is not None else 'EC2 does not show it yet'}")
         more = f"\n  and {len(reasons) - TOLD} more" if len(reasons) > TOLD else ""
         return "".join(f"\n  {reason}" for reason in reasons[:TOLD]) + more
+
+
+def _machines(request: Request) -> int:
+    return roles.total(request.machines, request.roles, DEFAULT_MACHINES) + request.relays
 
 
 def _make_keys() -> Path:

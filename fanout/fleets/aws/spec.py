@@ -35,6 +35,7 @@ from fanout.errors import UsageError
 TTL_LEAST = 300.0  # s; a machine needs one or two minutes to boot
 TTL_MOST = 7 * 86400.0  # s
 IDLE_LEAST = 60.0  # s
+BOOT_SPREAD = 30.0  # s that the first machine may be up before the last one is launched, at least
 TAGS_MOST = 40  # AWS takes 50 for a resource; some are ours
 
 
@@ -61,7 +62,7 @@ class Spec:
     python: str = "python3"
     ttl: float = 3600.0
     """How long a machine lives at most, from its launch."""
-    idle: float = 600.0
+    idle: float = 900.0
     """How long a machine without an agent waits for one before it powers off."""
     ready_timeout: float = 600.0
     """How long machines have to boot."""
@@ -135,8 +136,11 @@ def _checked(given: Mapping[str, Any]) -> Spec:
         raise UsageError(
             "address: private machines are reached from inside: say from where, as in root_address = \"10.0.0.0/16\""
         )
-    if spec.idle > spec.ttl:
-        raise UsageError(f"idle: {show(spec.idle)} is longer than the ttl, {show(spec.ttl)}")
+    if spec.idle < spec.ready_timeout + BOOT_SPREAD:
+        raise UsageError(
+            f"idle: {show(spec.idle)} is too short: the first machines up wait for the last ones, for the"
+            f" ready_timeout, {show(spec.ready_timeout)}, and {show(BOOT_SPREAD)} more"
+        )
     return spec
 
 

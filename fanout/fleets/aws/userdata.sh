@@ -86,7 +86,8 @@ if ! grep -qs "^VersionAddendum $MARK\$" "$CONFIG"; then
     else
         rm "$CONFIG.penalties"
     fi
-    cat "$CONFIG" >> "$CONFIG.fanout"
+    # ... but for MaxStartups, where older ones take the last.
+    grep -vi '^[[:space:]]*MaxStartups' "$CONFIG" >> "$CONFIG.fanout" || :
     "$sshd" -t -f "$CONFIG.fanout"
     mv "$CONFIG.fanout" "$CONFIG"
 fi
