@@ -427,14 +427,13 @@ class Cloud:
 
     def _pass(self) -> None:
         """What has become of every instance by now."""
-        now = self.clock()
         for one in self.launched.values():
             instance = one.instance
             if instance.state in ("pending", "running") and not self.machines.runs(one.address):
                 self._shut_down(one)
-            if instance.state == "pending" and now >= one.at + self.boots_in:
+            if instance.state == "pending" and self.clock() >= one.at + self.boots_in:
                 self._enter(instance, "running")
-            elif instance.state == "shutting-down" and one.ended is not None and now >= one.ended + self.ends_in:
+            elif instance.state == "shutting-down" and self.clock() >= (one.ended or 0.0) + self.ends_in:
                 self._enter(instance, "terminated")
 
     def _shut_down(self, one: Launched) -> None:
