@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,9 @@ from fanout.errors import FanoutError
 from fanout.fleets import open_fleet
 from fanout.fleets.base import Fleet, Request
 from fanout.fleets.lab import Lab
+from tests.cloud.cloud import REGION, Cloud
+from tests.cloud.conftest import enter
+from tests.cloud.root import in_short
 from tests.sshd import need_isolation, need_sshd
 
 MAKER = """#!/bin/sh
@@ -40,8 +43,11 @@ class Kind:
     too_many: int
 
 
-@pytest.fixture(params=["local", "hosts", pytest.param("lab", marks=pytest.mark.lab), "exec"])
+@pytest.fixture(params=["local", "hosts", pytest.param("lab", marks=pytest.mark.lab), "exec", "aws"])
 def kind(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    if request.param == "aws":
+        cloud = request.getfixturevalue("booked")
+        return Kind(f"aws:region={REGION},root_address=10.0.0.0/8", cloud.left, 50)
     if request.param == "local":
         return Kind("local", list, 1 << 16)
     if request.param == "hosts":
@@ -57,6 +63,18 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     program.chmod(0o755)
     monkeypatch.setenv("MADE", str(made))
     return Kind(f"exec:{program}", lambda: sorted(made.iterdir()), 50)
+
+
+@pytest.fixture
+def booked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    """An account whose machines are only in the books, with 40 of them to be had."""
+    with Cloud() as cloud:
+        enter(cloud, monkeypatch, tmp_path)
+        for place, name, value in in_short():
+            monkeypatch.setattr(place, name, value)
+        for letter in "abc":
+            cloud.capacity["t3.small", f"{REGION}{letter}"] = 40 if letter == "a" else 0
+        yield cloud
 
 
 @asynccontextmanager
