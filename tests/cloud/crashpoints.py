@@ -52,6 +52,7 @@ def short(cloud: Cloud) -> None:
 
 
 def shaky(cloud: Cloud) -> None:
+    cloud.seen_in = cloud.ends_in = 0.05
     cloud.faults += [
         Fault("CreateSecurityGroup", "RequestLimitExceeded"),
         Fault("RunInstances", DROPPED, effect=True),
@@ -199,7 +200,7 @@ class Campaign:
             for instance in cloud.instances():
                 if b"shutdown -P " in cloud.launched[instance.id].user_data:
                     cloud.power_off(instance)
-            if living := cloud.instances():
+            if living := cloud.instances("pending", "running", "stopped"):
                 figures.wrong.append(f"{point}: the timers leave {[(one.id, one.state) for one in living]}")
             figures.timed += alive
         else:

@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -33,7 +32,7 @@ class Roots:
     def __enter__(self) -> Roots:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.cloud.root"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, 
+            stderr=subprocess.STDOUT, text=True,
             env={**os.environ, **self._environment,
                  "TMPDIR": self._folder.name, "XDG_CACHE_HOME": self._folder.name})
         return self

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fanout.fleets.aws import tags
 from fanout.fleets.aws.api import DENIED, Api, Refused
 
 NOBODY = "i-00000000000000000"
@@ -21,10 +22,12 @@ async def identity(api: Api) -> str:
     return arn.rpartition(":")[2]
 
 
-async def may_make(api: Api, vpc: str, machine: dict[str, Any]) -> None:
+async def may_make(api: Api, vpc: str, marked: list[dict[str, str]], machine: dict[str, Any]) -> None:
     """FleetError for the first right that a run lacks; `machine`: the parameters of a RunInstances."""
-    group = {"GroupName": "fanout-dry-run", "Description": "fanout", "VpcId": vpc}
-    await api.may("create_security_group", **group)
+    tagged = tags.specification(["security-group"], marked)
+    await api.may(
+        "create_security_group", GroupName="fanout-dry-run", Description="fanout", VpcId=vpc, TagSpecifications=tagged
+    )
     await api.may("run_instances", **machine)
     await _may_undo(api, "terminate_instances", InstanceIds=[NOBODY])
     await _may_undo(api, "delete_security_group", GroupId=NO_GROUP)

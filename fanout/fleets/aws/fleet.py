@@ -21,7 +21,7 @@ from fanout.durations import show
 from fanout.errors import FleetError
 from fanout.fleets import roles
 from fanout.fleets.aws import credentials, image, instances, network, prices, reap, tags
-from fanout.fleets.aws.api import SETTLE, Api
+from fanout.fleets.aws.api import SETTLE, Api, passes
 from fanout.fleets.aws.instances import Instance
 from fanout.fleets.aws.launch import Launcher, batches, placed
 from fanout.fleets.aws.ready import Readiness
@@ -84,20 +84,24 @@ class AwsFleet(Fleet):
         offer = await self._offer(api, machines)
         self.say(offer.cost)
         self._prices = offer.prices
-        self._keys = await asyncio.to_thread(_make_keys)
+        self._keys = Path(tempfile.mkdtemp(prefix="fanout-aws-"))  # private
+        for name in "login", "ca":
+            await asyncio.to_thread(keypair, self._keys / name)
         expires = time.time() + self.spec.ttl
         marked = tags.tags(request.run, offer.owner, expires, self.spec.tags)
         self._made = True
         group = await network.make_group(
             api, request.run, offer.subnets[0].vpc, offer.source, tags.specification(["security-group"], marked)
         )
-        common = self._parameters(offer.image, group, marked, expires)
+        common = self._parameters(offer.image, marked)
+        common["NetworkInterfaces"][0]["Groups"] = [group]
+        common["UserData"] = self._user_data(self._keys, expires)
         launcher = self._launcher = Launcher(api, request.run, offer.subnets, common, self.say)
         needed = math.ceil(self.spec.quorum * machines - 1e-9)
         boot = _Boot(self, api, launcher, machines, needed, progress)
+        # A task of its own: what a call launches is to be known, also when nobody wants it any more.
         self._launching = asyncio.ensure_future(self._launch(machines))
         try:
-            # Shielded: what a call launches is to be known, also when nobody wants it any more.
             return await boot.hosts(self._launching)
         finally:
             await boot.stop()
@@ -113,8 +117,9 @@ class AwsFleet(Fleet):
         hourly = await prices.hourly(api, spec.all_types, spec.prices, cost)
         text = self._affordable(machines, hourly)
         kind = spec.types[0]
-        dry = self._parameters(found, None, [], time.time())
-        await credentials.may_make(api, subnets[0].vpc, placed(dry, kind, subnets[0], 1, "fanout-dry-run"))
+        marked = tags.tags("dry-run", owner, time.time(), spec.tags)
+        dry = placed(self._parameters(found, marked), kind, subnets[0], 1, "fanout-dry-run")
+        await credentials.may_make(api, subnets[0].vpc, marked, dry)
         source = await network.root_address(spec.root_address, spec.checkip)
         return _Offer(owner, subnets, source, found, hourly, text)
 
@@ -137,35 +142,37 @@ class AwsFleet(Fleet):
             )
         return f"{text} (max_cost {'is lifted' if self.unlimited else prices.money(spec.max_cost)})"
 
-    def _parameters(
-        self, found: image.Image, group: str | None, marked: list[dict[str, str]], expires: float
-    ) -> dict[str, Any]:
-        """Of every RunInstances, type, subnet and number excepted."""
+    def _parameters(self, found: image.Image, marked: list[dict[str, str]]) -> dict[str, Any]:
+        """Of every RunInstances, also of a dry one; `placed` adds type, subnet and number."""
         spec = self.spec
         disk = {"DeleteOnTermination": True, "VolumeSize": spec.disk or found.size}
-        interface: dict[str, Any] = {"DeviceIndex": 0, "AssociatePublicIpAddress": spec.address == "public"}
+        kinds = ["instance", "volume", "network-interface", *["spot-instances-request"] * spec.spot]
         given: dict[str, Any] = {
             "ImageId": found.id,
-            "NetworkInterfaces": [interface],
+            "NetworkInterfaces": [{"DeviceIndex": 0, "AssociatePublicIpAddress": spec.address == "public"}],
             "BlockDeviceMappings": [{"DeviceName": found.disk, "Ebs": disk}],
             "InstanceInitiatedShutdownBehavior": "terminate",
             "MetadataOptions": {"HttpTokens": "required", "HttpPutResponseHopLimit": 1, "HttpEndpoint": "enabled"},
+            "TagSpecifications": tags.specification(kinds, marked),
         }
         if spec.spot:
             given["InstanceMarketOptions"] = {
                 "MarketType": "spot",
                 "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
             }
-        if group is not None and self._keys is not None:
-            interface["Groups"] = [group]
-            kinds = ["instance", "volume", "network-interface", *(["spot-instances-request"] if spec.spot else [])]
-            given["TagSpecifications"] = tags.specification(kinds, marked)
-            given["UserData"] = Prepared(
-                run=self._run, user=spec.user, expires=expires, ttl=spec.ttl, idle=spec.idle,
-                login=_public(self._keys / "login"), ca=(self._keys / "ca").read_text(),
-                ca_public=_public(self._keys / "ca"),
-            ).text()  # fmt: skip
         return given
+
+    def _user_data(self, keys: Path, expires: float) -> str:
+        return Prepared(
+            run=self._run,
+            user=self.spec.user,
+            expires=expires,
+            ttl=self.spec.ttl,
+            idle=self.spec.idle,
+            login=_public(keys / "login"),
+            ca=(keys / "ca").read_text(),
+            ca_public=_public(keys / "ca"),
+        ).text()
 
     async def _launch(self, machines: int) -> None:
         assert self._launcher is not None
@@ -294,8 +301,11 @@ class _Boot:
 
     async def _look(self) -> None:
         public = self._fleet.spec.address == "public"
-        for each in await instances.of_run(self._api, self._fleet._run):
-            self._seen[each.id] = each
+        try:
+            self._seen |= {each.id: each for each in await instances.of_run(self._api, self._fleet._run)}
+        except FleetError as error:
+            if not passes(error):
+                raise
         for each in self._shown():
             address = each.public if public else each.private
             if each.ending:
@@ -327,18 +337,6 @@ class _Boot:
 
 def _machines(request: Request) -> int:
     return roles.total(request.machines, request.roles, DEFAULT_MACHINES) + request.relays
-
-
-def _make_keys() -> Path:
-    """A private folder with the run's throw-away keys: `login`, and `ca`, which signs host keys."""
-    folder = Path(tempfile.mkdtemp(prefix="fanout-aws-"))
-    try:
-        keypair(folder / "login")
-        keypair(folder / "ca")
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return folder
 
 
 def _public(key: Path) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from fanout.errors import FleetError
 from fanout.fleets.aws.api import VCPUS, Api, Refused, passes
-from fanout.fleets.aws.network import Subnet
+from fanout.fleets.aws.network import NOT_FOUND, Subnet
 
 BATCH = 100
 """Instances in a call: EC2 throttles calls and launched instances alike, and a large call fails as a whole."""
@@ -107,7 +107,8 @@ class Launcher:
                 answer = await self._api.call("ec2", "run_instances", **parameters)
                 break
             except FleetError as error:
-                again = passes(error)
+                # A group that was made a moment ago may not be known everywhere.
+                again = passes(error) or (isinstance(error, Refused) and error.code == NOT_FOUND)
                 if not again:
                     self.unanswered.discard(token)
                 if not again or self.closed or loop.time() + wait > deadline:

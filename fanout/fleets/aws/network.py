@@ -18,7 +18,9 @@ from fanout.fleets.aws import tags
 from fanout.fleets.aws.api import Api, Refused, passes
 
 CHECKIP_TIMEOUT = 10.0  # s
-REPEAT = 3.0  # s between attempts to delete a group that machines still hold
+REPEAT = 3.0  # s between attempts to delete a group that machines still hold, or to use one that is not shown yet
+SHOWN = 15.0  # s in which EC2 shows what it has made: its answers are eventually consistent
+NOT_FOUND = "InvalidGroup.NotFound"
 
 
 @dataclass(frozen=True)
@@ -78,15 +80,30 @@ async def make_group(api: Api, run: str, vpc: str, source: str, marked: list[dic
     except Refused as refused:
         if refused.code != "InvalidGroup.Duplicate":
             raise
-        group = (await groups_of(api, run))[0]
+        group = await _shown(api, run, name)
     ssh = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": source, "Description": "root"}]}
     inside = {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group, "Description": "machines of the run"}]}
-    try:
-        await api.call("ec2", "authorize_security_group_ingress", GroupId=group, IpPermissions=[ssh, inside])
-    except Refused as refused:
-        if refused.code != "InvalidPermission.Duplicate":
-            raise
-    return group
+    deadline = asyncio.get_running_loop().time() + SHOWN
+    while True:
+        try:
+            await api.call("ec2", "authorize_security_group_ingress", GroupId=group, IpPermissions=[ssh, inside])
+            return group
+        except Refused as refused:
+            if refused.code == "InvalidPermission.Duplicate":
+                return group
+            if refused.code != NOT_FOUND or asyncio.get_running_loop().time() > deadline:
+                raise
+        await asyncio.sleep(REPEAT)
+
+
+async def _shown(api: Api, run: str, name: str) -> str:
+    """The group that EC2 says it has, once it shows it."""
+    deadline = asyncio.get_running_loop().time() + SHOWN
+    while not (found := await groups_of(api, run)):
+        if asyncio.get_running_loop().time() > deadline:
+            raise FleetError(f"{api.region} has a security group {name} that is not of this run: delete it")
+        await asyncio.sleep(REPEAT)
+    return found[0]
 
 
 async def groups(api: Api, filters: Mapping[str, Iterable[str]]) -> list[tuple[str, dict[str, str]]]:
@@ -110,7 +127,7 @@ async def delete_group(api: Api, group: str, timeout: float) -> None:
             return
         except FleetError as error:
             code = error.code if isinstance(error, Refused) else ""
-            if code == "InvalidGroup.NotFound":
+            if code == NOT_FOUND:
                 return
             if not (passes(error) or code == "DependencyViolation") or loop.time() + REPEAT > deadline:
                 raise

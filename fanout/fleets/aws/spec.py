@@ -32,7 +32,7 @@ from typing import Any
 from fanout.durations import parse_duration, show
 from fanout.errors import UsageError
 
-TTL_LEAST = 300.0  # s; a machine needs one or two minutes to boot
+TTL_LEAST = 600.0  # s; booting takes one or two minutes, and logins end with the last five (systemd's /run/nologin)
 TTL_MOST = 7 * 86400.0  # s
 IDLE_LEAST = 60.0  # s
 BOOT_SPREAD = 30.0  # s that the first machine may be up before the last one is launched, at least

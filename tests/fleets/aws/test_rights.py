@@ -10,7 +10,7 @@ import botocore.session
 
 PROJECT = Path(__file__).parents[3]
 CALL = re.compile(r'(?:call|each)\(\s*"(\w+)", "(\w+)"')
-DRY = re.compile(r'_?may(?:_undo)?\((?:api, )?"(\w+)"')
+DRY = re.compile(r'may(?:_undo)?\(\s*(?:api, )?"(\w+)"')
 ALONGSIDE = {"ec2:CreateTags"}
 """For tags that are given as something is made: AWS wants it, and there is no call."""
 FREE = {"sts:GetCallerIdentity"}

@@ -61,7 +61,7 @@ def test_options_say_the_same_and_nothing_is_the_defaults() -> None:
         ("types = []", "types: .* not a list of at least one"),
         ('types = ["big"]', "types: 'big' is not an instance type"),
         ('image = "ubuntu"', "image: 'ubuntu' is not an AMI"),
-        ('ttl = "1m"', "ttl: 1m00s is not from 5m00s"),
+        ('ttl = "1m"', "ttl: 1m00s is not from 10m00s"),
         ('ttl = "30 days"', "ttl: .* is not a duration"),
         ('idle = "10m"', "idle: 10m00s is too short: .* the ready_timeout, 10m00s"),
         ("quorum = 0", "quorum: 0 is not a number from 0.01 to 1"),
