@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,36 +27,37 @@ Opened = Callable[..., Any]
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "POLL", 0.05)
     monkeypatch.setattr(instances, "POLL", 0.05)
     monkeypatch.setattr(network, "REPEAT", 0.05)
 
 
 @pytest.fixture
 def opened(account: Account, boots: dict[str, str], tmp_path: Path) -> Opened:
-    """`async with opened(text, machines, tables=...) as (fleet, hosts, said)`; the account is empty afterwards."""
+    """`async with opened(text, machines, tables=...) as (aws, hosts, said)`; the account is empty afterwards."""
 
     @asynccontextmanager
     async def make(
-        text: str = "", machines: int = 2, tables: str = "", **more: Any
+        text: str = "", machines: int = 2, tables: str = "", unlimited: bool = False, **more: Any
     ) -> AsyncIterator[tuple[AwsFleet, list[Host], list[str]]]:
         given = f'image = "{IMAGE}"\nroot_address = "203.0.113.7"\n{text}\n'
         (tmp_path / "fleet.toml").write_text(given + PRICED + tables)
-        fleet = AwsFleet(f"{tmp_path}/fleet.toml")
+        aws = AwsFleet(f"{tmp_path}/fleet.toml")
         said: list[str] = []
-        fleet.say = said.append
-        for name, value in more.items():
-            setattr(fleet, name, value)
+        aws.say = said.append
+        aws.spec = replace(aws.spec, **more)
+        aws.unlimited = unlimited
         try:
-            yield fleet, await fleet.provision(Request("r1", machines), lambda done, total: None), said
+            yield aws, await aws.provision(Request("r1", machines), lambda done, total: None), said
         finally:
-            await fleet.release()
-            assert not account.living and not account.groups and fleet.relay_key is None
+            await aws.release()
+            assert not account.living and not account.groups and aws.relay_key is None
 
     return make
 
 
 async def test_machines_are_made_as_wanted_and_gone_afterwards(account: Account, opened: Opened) -> None:
-    async with opened('types = "t3.small"\nttl = "30m"', 3, '[tags]\nteam = "storage"') as (fleet, hosts, said):
+    async with opened('types = "t3.small"\nttl = "30m"', 3, '[tags]\nteam = "storage"') as (aws, hosts, said):
         assert [host.name for host in hosts] == ["aws-1", "aws-2", "aws-3"]
         made = {each["PrivateIpAddress"]: each for each in account.living}
         assert {host.inside for host in hosts} == made.keys()
@@ -75,7 +77,7 @@ async def test_machines_are_made_as_wanted_and_gone_afterwards(account: Account,
         script = base64.b64decode(data["UserData"]["Value"]).decode()
         assert script.startswith("#cloud-boothook\n") and "RUN=r1\n" in script and "TTL=1800\n" in script
         key = Path(hosts[0].key)
-        assert key.stat().st_mode & 0o777 == 0o600 and fleet.relay_key == key.read_text()
+        assert key.stat().st_mode & 0o777 == 0o600 and aws.relay_key == key.read_text()
     assert not key.exists()
     assert said[0].startswith("3 x t3.small x $0.0") and " for at most 30m00s is at most $0.0" in said[0]
     assert said[-1].startswith("launched 3, terminated 3; it cost $0.00")
@@ -162,8 +164,8 @@ async def test_enough_ready_machines_are_a_fleet_and_too_few_are_not(
 ) -> None:
     monkeypatch.setattr(fleet, "STRAGGLING", 0.2)
     boots["*"] = "it sleeps"
-    with pytest.raises(FleetError, match=r"(?s)0 of 2 machines were ready within 10s.*i-\w+: it sleeps"):
-        async with opened("ready_timeout = 10"):
+    with pytest.raises(FleetError, match=r"(?s)0 of 2 machines were ready within 500ms.*i-\w+: it sleeps"):
+        async with opened(ready_timeout=0.5):
             pass
 
     async def one(self: Any, address: str, port: int) -> str:
