@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol
@@ -126,7 +126,7 @@ class Cloud:
         self.ends_in = 0.05
         """Seconds that one is shutting down."""
         self.seen_in = 0.0
-        """Seconds until other calls know of a new instance."""
+        """Seconds until other calls know of a new instance or security group."""
         self.capacity: dict[tuple[str, str], int] = {}
         """How many more instances of a (type, zone) there are; any number where nothing is said."""
         self.forbidden: set[str] = set()
@@ -141,6 +141,8 @@ class Cloud:
         self.after: Callable[[int, Call], None] = lambda number, call: None
         """The same when all is done, before the answer goes; a ConnectionError of its is no answer."""
         self.launched: dict[str, Launched] = {}
+        self._grouped: dict[str, float] = {}
+        """When each security group was made."""
         self._tokens: dict[tuple[str, str, str], tuple[Mapping[str, str], str]] = {}
         BackendDict.reset()
 
@@ -266,14 +268,15 @@ class Cloud:
             # actually making the request".  The status is 412.
             return Answer.error(call, "DryRunOperation")
         answers = {
+            "CreateSecurityGroup": self._create_security_group,
             "RunInstances": self._run_instances,
             "TerminateInstances": self._terminate_instances,
             "DeleteSecurityGroup": self._delete_security_group,
         }
         return answers.get(call.action, self._ask_moto)(call)
 
-    def _ask_moto(self, call: Call) -> Answer:
-        with self._unseen():
+    def _ask_moto(self, call: Call, *, all_seen: bool = False) -> Answer:
+        with nullcontext() if all_seen else self._unseen():
             body, status, headers = run_wsgi_app(MOTO, call.environ, buffered=True)
         return Answer(int(status.split()[0]), b"".join(body), headers.get("Content-Type", ""))
 
@@ -353,11 +356,7 @@ class Cloud:
     def _reservation(self, call: Call, reservation: str) -> Answer:
         """What RunInstances says of instances, which is DescribeInstances in another wrapping."""
         ids = {f"InstanceId.{i}": one.instance.id for i, one in enumerate(self._of(reservation), 1)}
-        seen, self.seen_in = self.seen_in, 0.0
-        try:
-            told = self._ask_moto(call.rewritten("DescribeInstances", ids)).body.decode()
-        finally:
-            self.seen_in = seen
+        told = self._ask_moto(call.rewritten("DescribeInstances", ids), all_seen=True).body.decode()
         match = re.search(r"<reservationSet>\s*<item>(.*)</item>\s*</reservationSet>", told, re.DOTALL)
         assert match is not None, told
         return Answer(200, f'<RunInstancesResponse xmlns="{SPACE}">{match[1]}</RunInstancesResponse>'.encode())
@@ -383,6 +382,12 @@ class Cloud:
             items.append(f"<item><instanceId>{i}</instanceId>{told}</item>")
         body = f"<instancesSet>{''.join(items)}</instancesSet>"
         return Answer(200, f'<TerminateInstancesResponse xmlns="{SPACE}">{body}</TerminateInstancesResponse>'.encode())
+
+    def _create_security_group(self, call: Call) -> Answer:
+        """"CreateSecurityGroup": InvalidGroup.Duplicate also for a group that lists do not show yet."""
+        answer = self._ask_moto(call, all_seen=True)
+        self._grouped.update(dict.fromkeys(re.findall(r"<groupId>(.*?)</groupId>", answer.body.decode()), self.clock()))
+        return answer
 
     def _delete_security_group(self, call: Call) -> Answer:
         """"DeleteSecurityGroup": DependencyViolation while an instance has it, or another group's rule names it.
@@ -458,17 +463,19 @@ class Cloud:
     def _unseen(self) -> Iterator[None]:
         """EC2 Developer Guide, "Eventual consistency in the Amazon EC2 API".
 
-        For a while after a launch, an instance is in no list, and InvalidInstanceID.NotFound by its id.
+        For a while after it was made, an instance is in no list, and InvalidInstanceID.NotFound by its id; a group
+        as well, InvalidGroup.NotFound.
         """
-        now = self.clock()
-        young = {one.reservation for one in self.launched.values() if now < one.at + self.seen_in}
-        hidden = [(backend.reservations, r, backend.reservations.pop(r))
-                  for backend in self._backends() for r in young & backend.reservations.keys()]
+        before = self.clock() - self.seen_in
+        young = {one.reservation for one in self.launched.values() if one.at > before}
+        young |= {group for group, made in self._grouped.items() if made > before}
+        hidden = [(books, id, books.pop(id)) for backend in self._backends()
+                  for books in (backend.reservations, *backend.groups.values()) for id in young & books.keys()]
         try:
             yield
         finally:
-            for reservations, name, reservation in hidden:
-                reservations[name] = reservation
+            for books, id, entry in hidden:
+                books[id] = entry
 
     # -- moto's books
 

@@ -1,8 +1,8 @@
 """Root processes that may be killed at any time: forked from one that has boto3 and its models in memory already.
 
-`Roots` starts `python -m tests.cloud.root`, which reads lines of JSON and forks a process for each: `{"machines": 3,
-"fleet": ..., "run": ..., "batch": 100}` makes a fleet and releases it, `{"argv": [...]}` is a command line of fanout's.  Its waits
-between looks at the cloud are short, and machines are ready as soon as they run: the cloud has no hosts behind it.
+`Roots` starts `python -m tests.cloud.root`, which reads lines of JSON and forks a process for each: `{"fleet": ...,
+"machines": 3, "run": ..., "batch": 100}` makes a fleet and releases it, `{"argv": [...]}` is a command line of
+fanout's.  Nobody waits for seconds, and machines are ready as soon as they run: the cloud has no hosts behind it.
 """
 
 from __future__ import annotations

@@ -104,6 +104,13 @@ def test_a_new_instance_is_not_known_everywhere_at_once(ec2: Any, cloud: Cloud) 
         with refused("InvalidInstanceID.NotFound"):
             ask(InstanceIds=[one])
     assert ec2.describe_instances()["Reservations"] == [] and launch(ec2, ClientToken="a") == [one]
+    group = ec2.create_security_group(GroupName="g", Description="d")["GroupId"]
+    with refused("InvalidGroup.NotFound"):
+        ec2.describe_security_groups(GroupIds=[group])
+    with refused("InvalidGroup.NotFound"):
+        launch(ec2, SecurityGroupIds=[group])
+    with refused("InvalidGroup.Duplicate"):
+        ec2.create_security_group(GroupName="g", Description="d")
     cloud.seen_in = 0.0
     assert states(ec2, one) == ["pending"]
 

@@ -136,7 +136,24 @@ async def test_a_right_that_is_lacking_is_named_before_anything_is_made(
 
 async def test_a_fleet_that_is_not_seen_at_once_is_waited_for(cloud: Cloud, made: Made) -> None:
     cloud.seen_in = 1.0
+    cloud.faults.append(Fault("CreateSecurityGroup", DROPPED, after=1, effect=True))
     async with made(2) as (hosts, _):
+        assert len(hosts) == 2
+
+
+async def test_a_machine_that_ends_while_it_boots_is_named(cloud: Cloud, made: Made) -> None:
+    """As when a spot instance is taken back."""
+    cloud.boots_in = 1.0
+
+    def end_one(number: int, call: Call) -> None:
+        if call.action == "DescribeInstances" and len(living := cloud.instances("pending")) == 3:
+            cloud.power_off(living[0])
+
+    cloud.before = end_one
+    with pytest.raises(FleetError, match=r"(?s)2 of 3 machines.*i-\w+ has ended"):
+        async with made(3):
+            pass
+    async with made(3, quorum=0.6) as (hosts, _):
         assert len(hosts) == 2
 
 

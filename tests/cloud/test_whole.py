@@ -26,7 +26,7 @@ pytestmark = pytest.mark.lab
 
 TTL, IDLE = 600, 200  # s
 FLEET = f"aws:region={REGION},root_address=10.213.0.0/16,ttl={TTL}s,idle={IDLE}s,ready_timeout=2m"
-TIMEOUT = 60.0  # s for any one thing to come about, on a busy machine
+TIMEOUT = 120.0  # s for any one thing to come about, on a busy machine
 
 SCENARIO = """
 from fanout import scenario
