@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,3 +198,14 @@ class Interrupt:
     def __call__(self, number: int, call: Call) -> None:
         if number == self._number:
             self._cancel()
+
+
+async def test_the_policy_in_the_docs_has_every_right_that_is_used_and_no_other(cloud: Cloud, made: Made) -> None:
+    text = (Path(__file__).parents[2] / "docs/aws.md").read_text()
+    policy = json.loads(text.partition("```json\n")[2].partition("```")[0])
+    for spot in "true", "false":
+        async with made(1, spot=spot):
+            pass
+    used = {f"{call.service}:{call.action}" for call in cloud.calls} - {"sts:GetCallerIdentity"}
+    # Tags are set as things are made: a right of its own, and no call.
+    assert used | {"ec2:CreateTags"} == {right for one in policy["Statement"] for right in one["Action"]}
