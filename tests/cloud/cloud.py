@@ -112,15 +112,15 @@ class Quiet(WSGIRequestHandler):
 class Cloud:
     """A context manager: served on a port of the loopback while it is entered; one at a time."""
 
-    def __init__(self, machines: Machines | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, machines: Machines | None = None) -> None:
         self.machines = machines or Nothing()
-        self.clock = clock
         self._lock = threading.RLock()
         self._server: BaseWSGIServer | None = None
         self.clear()
 
     def clear(self) -> None:
         """An account that is new, where nothing goes wrong."""
+        self.clock: Callable[[], float] = time.monotonic
         self.boots_in = 0.05
         """Seconds that an instance is pending."""
         self.ends_in = 0.05

@@ -20,12 +20,19 @@ def enter(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture
-def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cloud]:
-    """Its instances are only in the books."""
+@pytest.fixture(scope="module")
+def served() -> Iterator[Cloud]:
+    """At one address for all tests of a module, so that clients may be kept."""
     with Cloud() as account:
-        enter(account, monkeypatch, tmp_path)
         yield account
+
+
+@pytest.fixture
+def cloud(served: Cloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cloud:
+    """Its instances are only in the books."""
+    served.clear()
+    enter(served, monkeypatch, tmp_path)
+    return served
 
 
 @pytest.fixture

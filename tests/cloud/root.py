@@ -76,11 +76,15 @@ def main() -> None:
 
 
 def warm() -> None:
-    """Load once what each root would, and shorten its waits."""
-    import fanout.cli.main  # noqa: F401
+    """Load and make once what each root would, and shorten its waits."""
+    import fanout.cli.reap  # noqa: F401
+    from fanout.fleets.aws.api import Api
 
     for place, name, value in in_short():
         setattr(place, name, value)
+    api = Api(None, None)
+    for service in "sts", "ssm", "ec2", "pricing":
+        api._client(service)
 
 
 @functools.cache
@@ -88,13 +92,22 @@ def in_short() -> list[tuple[Any, str, Any]]:
     """What is to be set where, for fleets of machines that are only in the books: nobody waits for seconds."""
     import boto3
     from botocore.retries.bucket import TokenBucket
-    from botocore.retries.standard import ExponentialBackoff
+    from botocore.retries.standard import ExponentialBackoff, RetryQuotaChecker
 
     from fanout.fleets.aws import fleet, instances, launch, network, ready
 
-    session = boto3.session.Session()  # keeps the models that it has read
-    for service in "sts", "ssm", "ec2", "pricing":
-        session.client(service, region_name="us-east-1")
+    session = boto3.session.Session()
+    made: dict[tuple[str, ...], Any] = {}
+    make = session.client
+
+    def client(service: str, region_name: str, config: Any) -> Any:
+        """To make one for EC2 takes longer than all that a fleet asks of it here."""
+        key = (service, region_name, os.environ["AWS_ENDPOINT_URL"])
+        if key not in made:
+            made[key] = make(service, region_name=region_name, config=config)  # type: ignore[call-overload]
+        return made[key]
+
+    session.client = client  # type: ignore[method-assign, assignment]
 
     async def prepared(self: object, address: str, port: int) -> str:
         return ""
@@ -103,6 +116,7 @@ def in_short() -> list[tuple[Any, str, Any]]:
         (boto3.session, "Session", lambda **given: session),
         (ExponentialBackoff, "delay_amount", lambda self, context: SOON),
         (TokenBucket, "acquire", lambda self, amount=1, block=True: True),
+        (RetryQuotaChecker, "acquire_retry_quota", lambda self, context: True),
         (fleet, "POLL", SOON), (fleet, "POLL_MOST", SOON), (instances, "POLL", SOON), (network, "REPEAT", SOON),
         (launch, "WAIT", SOON), (ready.Readiness, "_probe", prepared),
     ]

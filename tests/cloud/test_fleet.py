@@ -179,7 +179,7 @@ async def test_a_provision_that_is_interrupted_at_any_call_is_undone(cloud: Clou
             cloud.before = lambda number, call: None
 
     await life()
-    for number in range(10, len(cloud.calls), 2):
+    for number in range(10, len(cloud.calls), 3):
         cloud.clear()
         cloud.boots_in = cloud.ends_in = 0.0
         task = asyncio.ensure_future(life())

@@ -65,16 +65,22 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     return Kind(f"exec:{program}", lambda: sorted(made.iterdir()), 50)
 
 
-@pytest.fixture
-def booked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    """An account whose machines are only in the books, with 40 of them to be had."""
+@pytest.fixture(scope="module")
+def served() -> Iterator[Cloud]:
     with Cloud() as cloud:
-        enter(cloud, monkeypatch, tmp_path)
-        for place, name, value in in_short():
-            monkeypatch.setattr(place, name, value)
-        for letter in "abc":
-            cloud.capacity["t3.small", f"{REGION}{letter}"] = 40 if letter == "a" else 0
         yield cloud
+
+
+@pytest.fixture
+def booked(served: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    """An account whose machines are only in the books, with 40 of them to be had."""
+    served.clear()
+    enter(served, monkeypatch, tmp_path)
+    for place, name, value in in_short():
+        monkeypatch.setattr(place, name, value)
+    for letter in "abc":
+        served.capacity["t3.small", f"{REGION}{letter}"] = 40 if letter == "a" else 0
+    return served
 
 
 @asynccontextmanager
