@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol
 from unittest.mock import patch
@@ -99,7 +99,7 @@ class Launched:
     at: float
     groups: tuple[str, ...]
     reservation: str
-    user_data: bytes
+    user_data: bytes = field(repr=False)
     ended: float | None = None
     """When it began to shut down for good."""
 

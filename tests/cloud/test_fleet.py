@@ -89,8 +89,9 @@ async def test_a_limit_of_vcpus_is_said_with_its_remedy(cloud: Cloud, made: Made
 
 
 @pytest.mark.parametrize("fault", [
-    Fault("RunInstances", "RequestLimitExceeded", times=2),
-    Fault("RunInstances", DROPPED, effect=True),
+    # More often than botocore repeats a call by itself.
+    Fault("RunInstances", "RequestLimitExceeded", times=6),
+    Fault("RunInstances", DROPPED, times=6, effect=True),
     Fault("RunInstances", DROPPED),
     Fault("RunInstances", "InternalError", effect=True),
     Fault("CreateSecurityGroup", DROPPED, effect=True),
