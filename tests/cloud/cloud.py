@@ -31,7 +31,7 @@ from moto.ec2.models.instances import Instance, InstanceState
 from moto.ec2.models.security_groups import SecurityGroup
 from moto.ec2.utils import filter_dict_attribute_mapping
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 from werkzeug.test import run_wsgi_app
 
 from tests.cloud.wire import DROPPED, Answer, Call, Environ, Fault
@@ -109,13 +109,31 @@ class Quiet(WSGIRequestHandler):
         pass
 
 
+class Server(ThreadedWSGIServer):
+    """Knows who is connected."""
+
+    def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
+        super().__init__("127.0.0.1", 0, app, Quiet)
+        self.clients: dict[Any, Any] = {}
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def get_request(self) -> tuple[Any, Any]:
+        connection, address = super().get_request()
+        self.clients[connection] = address
+        return connection, address
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        self.clients.pop(request)
+
+
 class Cloud:
     """A context manager: served on a port of the loopback while it is entered; one at a time."""
 
     def __init__(self, machines: Machines | None = None) -> None:
         self.machines = machines or Nothing()
         self._lock = threading.RLock()
-        self._server: BaseWSGIServer | None = None
+        self._server: Server | None = None
         self.clear()
 
     def clear(self) -> None:
@@ -134,8 +152,6 @@ class Cloud:
         self.faults: list[Fault] = []
         self.calls: list[Call] = []
         """All that was asked, in order."""
-        self.active = 0
-        """Calls that are being answered."""
         self.before: Callable[[int, Call], None] = lambda number, call: None
         """Told of call 1, 2, 3 ... before anything is done; a ConnectionError of its is all that is done."""
         self.after: Callable[[int, Call], None] = lambda number, call: None
@@ -153,8 +169,7 @@ class Cloud:
             for name, value in STRICT.items():
                 stack.enter_context(patch.object(settings, name, value))
             self._restore = stack.pop_all().close
-        self._server = make_server("127.0.0.1", 0, self._serve, threaded=True, request_handler=Quiet)
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        self._server = Server(self._serve)
         return self
 
     def __exit__(
@@ -183,20 +198,27 @@ class Cloud:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
+    def drain(self, timeout: float) -> None:
+        """Until nobody is connected: whatever callers that are gone have asked for is done, and all that will be.
+
+        Connections are taken in order: when ours is, all that were there before have been.
+        """
+        assert self._server is not None
+        deadline = time.monotonic() + timeout
+        with socket.create_connection(("127.0.0.1", self._server.port)) as ours:
+            while list(self._server.clients.values()) != [ours.getsockname()]:
+                assert time.monotonic() < deadline, "somebody is connected still"
+                time.sleep(0.002)  # threads of a server have no event for it
+
     def _serve(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         call = Call.read(environ)
         with self._lock:
             self.calls.append(call)
             number = len(self.calls)
-            self.active += 1
-        try:
-            self.before(number, call)
-            with self._lock:
-                answer = self._struck(call)
-            self.after(number, call)
-        finally:
-            with self._lock:
-                self.active -= 1
+        self.before(number, call)
+        with self._lock:
+            answer = self._struck(call)
+        self.after(number, call)
         if answer is None:
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             raise ConnectionResetError("on purpose")
