@@ -47,7 +47,7 @@ def test_a_fleet_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unknown_fleet_is_answered_with_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, cloud="cloud:Fleet")
     with pytest.raises(
-        UsageError, match=r"there is no fleet 'nodes\.txt'; known are cloud, exec, hosts, lab, local"
+        UsageError, match=r"there is no fleet 'nodes\.txt'; known are (\w+, )*cloud, exec, hosts, lab, local"
     ):
         open_fleet("nodes.txt")
 

@@ -8,11 +8,12 @@ however far `provision` came.  What a killed root cannot end ends by itself (`us
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,7 +28,7 @@ from fanout.fleets.aws.launch import Launcher, batches, placed
 from fanout.fleets.aws.ready import Readiness
 from fanout.fleets.aws.spec import Spec, parse
 from fanout.fleets.aws.userdata import Prepared, mark
-from fanout.fleets.base import Fleet, Host, Progress, Request
+from fanout.fleets.base import Fleet, Host, Progress, Request, Say
 from fanout.fleets.openssh import keypair
 
 DEFAULT_MACHINES = 5
@@ -64,6 +65,7 @@ class AwsFleet(Fleet):
         self._launching: asyncio.Future[None] | None = None
         self._made = False
         """Something may be there that has to go."""
+        self._expires = 0.0
         self._prices: dict[str, float] = {}
         self._releasing: asyncio.Task[None] | None = None
 
@@ -87,7 +89,7 @@ class AwsFleet(Fleet):
         self._keys = Path(tempfile.mkdtemp(prefix="fanout-aws-"))  # private
         for name in "login", "ca":
             await asyncio.to_thread(keypair, self._keys / name)
-        expires = time.time() + self.spec.ttl
+        expires = self._expires = time.time() + self.spec.ttl
         marked = tags.tags(request.run, offer.owner, expires, self.spec.tags)
         self._made = True
         group = await network.make_group(
@@ -206,10 +208,47 @@ class AwsFleet(Fleet):
             self.say("machines are still being terminated: this takes a minute")
         await asyncio.shield(self._releasing)
 
+    async def keep(self, seconds: float) -> float | None:
+        """Instead of `release`: machines without an agent stay for `idle`, which no root can change any more.
+
+        Until when, in seconds since the epoch; None when there are none.
+        """
+        if not self._made:
+            return None
+        if seconds > self.spec.idle:
+            self.say(f"the machines stay for {show(self.spec.idle)}: a longer idle in the file makes it longer")
+        self._made = False
+        await self._forget_keys()
+        return min(time.time() + self.spec.idle, self._expires)
+
+    async def adopt(self, request: Request, state: str) -> None:
+        """Take over what a process that has died made for the run, or had begun to; `release` removes it."""
+        self._api, self._run, self._made = Api(self.spec.region, self.spec.profile), request.run, True
+
+    @classmethod
+    async def reclaim(cls, run: str, made: Mapping[str, Any], say: Say) -> str:
+        """Take back all that was made for the run; in words, what that was."""
+        counted: list[int] = []
+        api = Api(made["region"], made["profile"])
+        await reap.empty(api, run, on_ended=lambda ended: counted.append(len(ended.every)))
+        return f"{counted[0]} machines in {api.region} terminated"
+
+    @classmethod
+    async def holds(cls, run: str, made: Mapping[str, Any], probe: bool) -> str:
+        """What of it is still there, in a few words; without a probe, what may be."""
+        if not probe:
+            over = made["expires"] < tags.iso(time.time())
+            return "" if over else f"machines in {made['region']} until {made['expires']}"
+        found = [one for one in await reap.holdings(Api(made["region"], made["profile"])) if one.run == run]
+        return ", ".join(f"{len(one.machines)} machines and {len(one.groups)} security groups" for one in found)
+
     async def _end(self) -> None:
         if self._made:
             await self._empty()
             self._made = False
+        await self._forget_keys()
+
+    async def _forget_keys(self) -> None:
         keys, self._keys = self._keys, None
         if keys is not None:
             await asyncio.to_thread(shutil.rmtree, keys, ignore_errors=True)
@@ -252,6 +291,7 @@ class _Boot:
         self._needed = needed
         self._progress = progress
         self._readiness = Readiness(mark(fleet._run), self._more)
+        self._all = asyncio.Event()
         self._seen: dict[str, Instance] = {}
 
     async def hosts(self, launching: asyncio.Future[None]) -> list[Host]:
@@ -282,7 +322,9 @@ class _Boot:
                     raise self._too_few(f"{ready} of {self._machines} machines were ready within {spent}")
                 self._fleet.say(f"going on with {ready} of {self._machines} machines ready{self._reasons()}")
                 break
-            await asyncio.sleep(wait)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._all.wait(), wait)
+                self._all.clear()
             wait = min(POLL_MOST, wait * 1.2)
         hosts = [
             self._fleet.host(number, self._seen[id], batch.relay)
@@ -314,7 +356,10 @@ class _Boot:
                 self._readiness.watch(each.id, address)
 
     def _more(self) -> None:
-        self._progress(len(self._readiness.ready), self._machines)
+        ready = len(self._readiness.ready)
+        self._progress(ready, self._machines)
+        if ready >= self._machines:
+            self._all.set()
 
     def _too_few(self, text: str) -> FleetError:
         quorum = self._fleet.spec.quorum

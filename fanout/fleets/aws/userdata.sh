@@ -58,9 +58,10 @@ fi
 if [ ! -e "$FILES/host_key-cert.pub" ]; then
     rm -f "$FILES/host_key" "$FILES/host_key.pub"
     ssh-keygen -q -t ed25519 -N '' -C '' -f "$FILES/host_key"
+    addresses=$(hostname -I | tr -s ' \n' ',,')
+    [ -n "${addresses%,}" ] # a certificate that names no address would be good for all
     keep=$(mktemp -d /dev/shm/fanout.XXXXXX)
     (umask 077 && printf '%s\n' "$CA" > "$keep/ca" && printf '%s\n' "$CA_PUBLIC" > "$keep/ca.pub")
-    addresses=$(hostname -I | tr -s ' \n' ',,')
     ssh-keygen -q -s "$keep/ca" -h -I "$MARK" -n "${addresses%,}" "$FILES/host_key.pub" || { rm -rf "$keep"; exit 1; }
     rm -rf "$keep"
 fi

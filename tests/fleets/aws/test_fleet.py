@@ -19,7 +19,7 @@ from fanout.cli.main import main
 from fanout.errors import FleetError, UsageError
 from fanout.fleets.aws import AwsFleet, fleet, instances, network, tags
 from fanout.fleets.base import Host, Request
-from tests.fleets.aws.conftest import IMAGE, Account
+from tests.fleets.aws.conftest import IMAGE, REGION, Account
 
 PRICED = '[prices]\n"t3.small" = 0.02\n"t3.large" = 0.1\n'
 Opened = Callable[..., Any]
@@ -176,6 +176,30 @@ async def test_enough_ready_machines_are_a_fleet_and_too_few_are_not(
     monkeypatch.setattr(fleet.Readiness, "_probe", one)
     async with opened("quorum = 0.5") as (_, hosts, said):
         assert len(hosts) == 2 and any("going on with 1 of 2 machines ready" in text for text in said)
+
+
+async def test_kept_machines_stay_for_a_while_and_another_process_can_end_them(
+    account: Account, opened: Opened
+) -> None:
+    made = {"region": REGION, "profile": None, "expires": tags.iso(time.time() + 600)}
+    async with opened() as (aws, hosts, said):
+        until = await aws.keep(60.0)
+        assert until is not None and 0 < until - time.time() <= aws.spec.idle
+        await aws.release()
+        assert len(account.living) == 2 and not Path(hosts[0].key).exists() and await aws.keep(60.0) is None
+        assert await AwsFleet.holds("r1", made, probe=True) == "2 machines and 1 security groups"
+        assert REGION in await AwsFleet.holds("r1", made, probe=False)
+        assert await AwsFleet.reclaim("r1", made, said.append) == f"2 machines in {REGION} terminated"
+        assert not account.living and await AwsFleet.holds("r1", made, probe=True) == ""
+        assert await AwsFleet.reclaim("r1", made, said.append)
+
+
+async def test_what_a_dead_process_made_is_adopted_and_released(account: Account, opened: Opened) -> None:
+    async with opened() as _:
+        heir = AwsFleet("root_address=203.0.113.7")
+        await heir.adopt(Request("r1", 2), "")
+        await heir.release()
+        assert not account.living and not account.groups
 
 
 class TestReap:
