@@ -130,6 +130,8 @@ def arguments(host: Host, settings: Settings) -> dict[str, Any]:
         options["config"] = None
     if host.host_ca:
         options["host_key_alias"] = host.reached_inside
+        # Certificates first, and plain keys after them: a machine that has none is told from one that is not reached.
+        options["server_host_key_algs"] = "default"
     if settings.forward_agent:
         options["agent_forwarding"] = True
     return options

@@ -321,6 +321,10 @@ def _unreached(error: Exception, host: Host) -> Unreached:
         return Unreached(
             diagnose.AUTH_FAILED,
             f"the login{who} was refused: check user, key and the machine's authorized_keys ({said})", False)
+    if isinstance(error, asyncssh.HostKeyNotVerifiable) and (host.host_keys or host.host_ca):
+        return Unreached(
+            diagnose.HOST_KEY, "its host key is not one that its fleet vouches for: another machine may answer there",
+            False)
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return Unreached(
             diagnose.HOST_KEY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,9 @@ from fanout.errors import FanoutError
 from fanout.fleets import open_fleet
 from fanout.fleets.base import Fleet, Request
 from fanout.fleets.lab import Lab
+from tests.cloud.cloud import REGION, Cloud
+from tests.cloud.conftest import enter
+from tests.cloud.root import in_short
 from tests.sshd import need_isolation, need_sshd
 
 MAKER = """#!/bin/sh
@@ -42,8 +45,11 @@ class Kind:
     too_many: int
 
 
-@pytest.fixture(params=["local", "hosts", pytest.param("lab", marks=pytest.mark.lab), "exec"])
+@pytest.fixture(params=["local", "hosts", pytest.param("lab", marks=pytest.mark.lab), "exec", "aws"])
 def kind(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    if request.param == "aws":
+        cloud = request.getfixturevalue("booked")
+        return Kind(f"aws:region={REGION},root_address=10.0.0.0/8", cloud.left, 50)
     if request.param == "local":
         return Kind("local", list, 1 << 16)
     if request.param == "hosts":
@@ -59,6 +65,24 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     program.chmod(0o755)
     monkeypatch.setenv("MADE", str(made))
     return Kind(f"exec:{program}", lambda: sorted(made.iterdir()), 50)
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Cloud]:
+    with Cloud() as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def booked(served: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    """An account whose machines are only in the books, with 40 of them to be had."""
+    served.clear()
+    enter(served, monkeypatch, tmp_path)
+    for place, name, value in in_short():
+        monkeypatch.setattr(place, name, value)
+    for letter in "abc":
+        served.capacity["t3.small", f"{REGION}{letter}"] = 40 if letter == "a" else 0
+    return served
 
 
 @asynccontextmanager

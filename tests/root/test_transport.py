@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fanout.fleets.openssh import LoopbackSshd
+from fanout.fleets.openssh import LoopbackSshd, keypair
 from fanout.root.settings import Settings
 from fanout.root.ssh_options import Shared
 from fanout.root.transport import Connection, Unreached, open_local, open_ssh
@@ -100,6 +100,15 @@ async def test_what_cannot_be_started_is_no_python(tmp_path: Path) -> None:
     with pytest.raises(Unreached, match="cannot be started") as caught:
         open_local([str(tmp_path / "python3")], Ear())
     assert (caught.value.outcome, caught.value.again) == ("no python", False)
+
+
+@pytest.mark.sshd
+async def test_a_host_whose_key_its_authority_has_not_signed_is_refused(sshd: LoopbackSshd, tmp_path: Path) -> None:
+    host = through(sshd, 1, host_keys=(), host_ca=keypair(tmp_path / "ca"))[0]
+    shared = Shared(Settings(run="r"))
+    with pytest.raises(Unreached, match="vouches for") as caught:
+        await open_ssh(host, "true", Settings(run="r"), Ear(), shared)
+    assert (caught.value.outcome, caught.value.again) == ("host key mismatch", False)
 
 
 @pytest.mark.sshd

@@ -92,6 +92,7 @@ class AwsFleet(Fleet):
         expires = self._expires = time.time() + self.spec.ttl
         marked = tags.tags(request.run, offer.owner, expires, self.spec.tags)
         self._made = True
+        self.record({"region": self.spec.region, "profile": self.spec.profile, "expires": tags.iso(expires)})
         group = await network.make_group(
             api, request.run, offer.subnets[0].vpc, offer.source, tags.specification(["security-group"], marked)
         )

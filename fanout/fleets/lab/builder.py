@@ -4,8 +4,8 @@ Run as a file of its own (`python3 -I -S builder.py`, a plan on standard input),
 and must therefore be single-threaded and small.  It prints one JSON line a host, in the order of the plan,
 `{"name": ..., "pid": ...}`, once that host's sshd listens; or ends with status 1 and its reason on stderr.
 
-Each host's first process waits for the word "go" from here and then becomes sshd: that is the host's init, so
-killing it ends everything in the host.  If this program dies, the word never comes and the hosts end.
+Each host's first process waits for the word "go" from here and then becomes sshd, or what the plan says: that is the
+host's init, so killing it ends everything in the host.  If this program dies, the word never comes and the hosts end.
 """
 
 import contextlib
@@ -106,8 +106,7 @@ def become_host(plan: Plan, host: Host, go: int, ready: int) -> None:
     for fd in 0, 1, 2:
         os.dup2(null, fd)
     environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-    arguments = [plan["sshd"], "-D", "-f", "/run/sshd/config", "-E", "/run/sshd/log"]
-    os.execve(plan["sshd"], arguments, environment)
+    os.execve(plan["init"][0], plan["init"], environment)
 
 
 def start(plan: Plan, host: Host, go: Pipe, ready: Pipe, own: int) -> int:
@@ -177,11 +176,11 @@ def wait_namespaces(ready: int, count: int) -> None:
         count -= len(data)
 
 
-def wait_listening(hosts: list[Host], pids: list[int]) -> None:
-    """Until every host's sshd listens; prints each as it does."""
+def wait_up(plan: Plan, pids: list[int]) -> None:
+    """Until every host's sshd listens, where there is to be one; prints each as it does."""
     deadline = time.monotonic() + START_TIMEOUT
-    for host, pid in zip(hosts, pids, strict=True):
-        while not listens(pid):
+    for host, pid in zip(plan["hosts"], pids, strict=True):
+        while plan["listens"] and not listens(pid):
             if ended(host, pid):
                 sys.exit(1)
             if time.monotonic() > deadline:
@@ -205,7 +204,7 @@ def main() -> None:
         wait_namespaces(ready[0], len(pids))
         plug_in(plan, pids)
         os.write(go[1], b"g" * len(pids))
-        wait_listening(plan["hosts"], pids)
+        wait_up(plan, pids)
     except BaseException:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):

@@ -35,6 +35,8 @@ class Plan:
     cpu: float | None = None
     """Cores that each host may use, 0.5 being half of one; None is without a cap."""
     sshd_options: Mapping[str, str] = field(default_factory=dict)
+    init: Sequence[str] = ()
+    """What each host's first process becomes in place of sshd; then nobody waits for an sshd to listen."""
 
     def names(self) -> list[str]:
         """`lab-001` and on, of one width, so that they fold."""

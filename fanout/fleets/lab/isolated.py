@@ -86,7 +86,8 @@ class Isolated:
             "common": str(common),
             "cgroups": [pattern] if pattern else [],
             "shape": shape,
-            "sshd": sshd,
+            "init": [*plan.init] or [sshd, "-D", "-f", "/run/sshd/config", "-E", "/run/sshd/log"],
+            "listens": not plan.init,
             "hosts": [
                 {
                     "name": name,

@@ -33,16 +33,18 @@ class Lab:
         rate: str | None = None,
         cpu: float | None = None,
         sshd_options: Mapping[str, str] | None = None,
+        init: Sequence[str] = (),
         isolated_hosts: bool | None = None,
         ready: Callable[[int], None] = lambda count: None,
     ) -> Lab:
         """Make `n` hosts and return when all their sshd listen; after any failure nothing is left.
 
         `rate` caps each host's link, each way (`100mbit`), `cpu` its processor time (0.5 is half a core).
-        `sshd_options` are words of sshd_config, on top of Debian's default limits.  `ready` hears how many
-        hosts are up.  `owner` is the run that it is made for.  Where isolated hosts cannot be made it falls
-        back to one sshd on many loopback addresses (see `limits`); `isolated_hosts=True` makes that a
-        FleetError, False asks for it.
+        `sshd_options` are words of sshd_config, on top of Debian's default limits.  `init` is a program, and
+        its arguments, that each host starts with in place of sshd; hosts are up then once it is started.
+        `ready` hears how many hosts are up.  `owner` is the run that it is made for.  Where isolated hosts cannot
+        be made it falls back to one sshd on many loopback addresses (see `limits`); `isolated_hosts=True` makes
+        that a FleetError, False asks for it.
         """
         if not 1 <= n <= switch.MAX_HOSTS:
             raise UsageError(f"a lab has 1 to {switch.MAX_HOSTS} hosts, not {n}")
@@ -58,7 +60,7 @@ class Lab:
         try:
             with state.lock(folder) as lock:
                 state.write(folder, not reason, [])
-                lab.hosts = ground.build(folder, lock, Plan(n, rate, cpu, sshd_options or {}), ready)
+                lab.hosts = ground.build(folder, lock, Plan(n, rate, cpu, sshd_options or {}, init), ready)
                 state.write(folder, not reason, lab.hosts)
         except BaseException:
             lab.down()

@@ -22,8 +22,8 @@ class Loopback:
         )
 
     def build(self, folder: Path, lock: int, plan: Plan, ready: Callable[[int], None]) -> list[LabHost]:
-        for option, value in ("rate", plan.rate), ("cpu", plan.cpu):
-            if value is not None:
+        for option, value in ("rate", plan.rate), ("cpu", plan.cpu), ("init", plan.init):
+            if value:
                 raise _impossible(f"{option}={value}")
         server = self._server = LoopbackSshd(plan.sshd_options, folder).start()
         ready(plan.machines)
