@@ -114,17 +114,17 @@ def test_what_is_typed_reaches_the_runner(scenario: str, monkeypatch: pytest.Mon
     done = fanout(
         "run", scenario, "restart", "-n", "20", "--role", "boot=2", "--role", "peer=18", "--arg", "x=a=b",
         "--fleet", "lab", "--relays", "4", "--depth", "3", "--width", "2", "--timeout", "5m",
-        "--connect-timeout", "1m30s", "--lease", "10", "--kex", "k", "--cipher", "c", "--forward-agent",
         "--keep", "30m",
+        "--connect-timeout", "1m30s", "--lease", "10", "--kex", "k", "--cipher", "c", "--forward-agent", "--yes",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
-    for key in ("run", "keep", "live"):
+    for key in ("run", "place", "live"):
         del calls[0][key]
     assert calls == [
         {
             "name": "restart", "machines": 20, "roles": {"boot": 2, "peer": 18}, "args": {"x": "a=b"},
             "fleet": "lab", "relays": 4, "depth": 3, "width": 2, "timeout": 300.0, "connect_timeout": 90.0,
-            "lease": 10.0, "kex": "k", "cipher": "c", "forward_agent": True, "keep": 1800.0,
+            "lease": 10.0, "kex": "k", "cipher": "c", "forward_agent": True, "keep": 1800.0, "yes": True,
         }
     ]  # fmt: skip
 
@@ -133,13 +133,13 @@ def test_what_is_not_typed_has_a_default(scenario: str, monkeypatch: pytest.Monk
     calls = stub(monkeypatch)
     monkeypatch.setenv("FANOUT_FLEET", "hosts:nodes.txt")
     assert fanout("run", scenario).exit_code == 0
-    for key in ("run", "keep", "live"):
+    for key in ("run", "place", "live"):
         del calls[0][key]
     assert calls == [
         {
             "name": None, "machines": None, "roles": {}, "args": {}, "fleet": "hosts:nodes.txt",
             "relays": None, "depth": None, "width": None, "timeout": None, "connect_timeout": 60.0,
-            "lease": 60.0, "kex": None, "cipher": None, "forward_agent": False, "keep": None,
+            "lease": 60.0, "kex": None, "cipher": None, "forward_agent": False, "keep": None, "yes": False,
         }
     ]  # fmt: skip
 
