@@ -114,7 +114,7 @@ def test_what_is_typed_reaches_the_runner(scenario: str, monkeypatch: pytest.Mon
     done = fanout(
         "run", scenario, "restart", "-n", "20", "--role", "boot=2", "--role", "peer=18", "--arg", "x=a=b",
         "--fleet", "lab", "--relays", "4", "--depth", "3", "--width", "2", "--timeout", "5m",
-        "--connect-timeout", "1m30s", "--lease", "10", "--kex", "k", "--cipher", "c", "--forward-agent",
+        "--connect-timeout", "1m30s", "--lease", "10", "--kex", "k", "--cipher", "c", "--forward-agent", "--yes",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     del calls[0]["run"]
@@ -122,7 +122,7 @@ def test_what_is_typed_reaches_the_runner(scenario: str, monkeypatch: pytest.Mon
         {
             "name": "restart", "machines": 20, "roles": {"boot": 2, "peer": 18}, "args": {"x": "a=b"},
             "fleet": "lab", "relays": 4, "depth": 3, "width": 2, "timeout": 300.0, "connect_timeout": 90.0,
-            "lease": 10.0, "kex": "k", "cipher": "c", "forward_agent": True,
+            "lease": 10.0, "kex": "k", "cipher": "c", "forward_agent": True, "yes": True,
         }
     ]  # fmt: skip
 
@@ -136,7 +136,7 @@ def test_what_is_not_typed_has_a_default(scenario: str, monkeypatch: pytest.Monk
         {
             "name": None, "machines": None, "roles": {}, "args": {}, "fleet": "hosts:nodes.txt",
             "relays": None, "depth": None, "width": None, "timeout": None, "connect_timeout": 60.0,
-            "lease": 60.0, "kex": None, "cipher": None, "forward_agent": False,
+            "lease": 60.0, "kex": None, "cipher": None, "forward_agent": False, "yes": False,
         }
     ]  # fmt: skip
 

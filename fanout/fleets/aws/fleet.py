@@ -165,6 +165,9 @@ class AwsFleet(Fleet):
         return given
 
     def _user_data(self, keys: Path, expires: float) -> str:
+        """Made once: the authority's key is not kept for longer than that."""
+        ca = (keys / "ca").read_text()
+        (keys / "ca").unlink()
         return Prepared(
             run=self._run,
             user=self.spec.user,
@@ -172,7 +175,7 @@ class AwsFleet(Fleet):
             ttl=self.spec.ttl,
             idle=self.spec.idle,
             login=_public(keys / "login"),
-            ca=(keys / "ca").read_text(),
+            ca=ca,
             ca_public=_public(keys / "ca"),
         ).text()
 

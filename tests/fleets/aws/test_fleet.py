@@ -77,6 +77,7 @@ async def test_machines_are_made_as_wanted_and_gone_afterwards(account: Account,
         script = base64.b64decode(data["UserData"]["Value"]).decode()
         assert script.startswith("#cloud-boothook\n") and "RUN=r1\n" in script and "TTL=1800\n" in script
         key = Path(hosts[0].key)
+        assert not (key.parent / "ca").exists() and hosts[0].host_ca == (key.parent / "ca.pub").read_text().strip()
         assert key.stat().st_mode & 0o777 == 0o600 and aws.relay_key == key.read_text()
     assert not key.exists()
     assert said[0].startswith("3 x t3.small x $0.0") and " for at most 30m00s is at most $0.0" in said[0]
