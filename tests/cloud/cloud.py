@@ -124,7 +124,7 @@ class Server(ThreadedWSGIServer):
 
     def shutdown_request(self, request: Any) -> None:
         super().shutdown_request(request)
-        self.clients.pop(request)
+        self.clients.pop(request, None)
 
 
 class Cloud:
