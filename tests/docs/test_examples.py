@@ -27,7 +27,7 @@ from tests.scenario import play as playing
 from tests.sshd import need_isolation, need_sshd
 
 REPO = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "docs/tutorial.md", "docs/hosts.md", "docs/fleets.md", "docs/bench.md"]
+DOCUMENTS = ["README.md", "docs/tutorial.md", "docs/hosts.md", "docs/fleets.md", "docs/exec.md", "docs/bench.md"]
 SNIPPETS = ["docs/scenario-api.md", "docs/choreography.md"]
 NOT_HERE = ("make ",)  # commands that the tests themselves are a part of
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -118,7 +118,7 @@ def labs() -> Iterator[None]:
 def test_what_a_document_shows_is_what_happens(
     document: str, place: Path, request: pytest.FixtureRequest
 ) -> None:
-    if "--fleet lab" in (REPO / document).read_text() and document != "README.md":
+    if "fanout lab up" in (REPO / document).read_text():
         request.getfixturevalue("labs")
     ran = 0
     for language, text, number in blocks(document):
