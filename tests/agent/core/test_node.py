@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fanout.agent.core import codec, frames, machineset, merge
 from fanout.agent.core import node as tree
 from fanout.agent.core.codec import ProtocolError
+from fanout.agent.core.link import Link
 from fanout.agent.core.node import Node
 from tests.agent.core.network import WIRE, Host, Network, answer
 
@@ -458,3 +459,24 @@ def test_machines_of_every_depth_know_the_clock_as_soon_as_they_are_up() -> None
     net.build(RELAYED)
     net.run(within=0.5)
     assert all(host.node.clock is not None for host in net.hosts.values())
+
+
+def test_a_wide_node_asks_only_those_links_that_have_something_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Network(seed=1)
+    net.build([None] * 40)
+    net.run(within=3.0)
+    asked: list[Link] = []
+    tick = Link.tick
+
+    def counted(link: Link, *arguments: Any) -> str | None:
+        asked.append(link)
+        return tick(link, *arguments)
+
+    monkeypatch.setattr(Link, "tick", counted)
+    for _ in range(50):
+        call = net.call(frames.RUN, machineset.single(0), "uptime")
+        assert net.run(lambda call=call: net.settled(call))
+    busy = net.root.node.children[0]
+    assert asked.count(busy) >= 50
+    for link in net.root.node.children.values():  # one ping, its answer, and the delay in between
+        assert link is busy or asked.count(link) < 12
