@@ -1,6 +1,7 @@
 """The one interface every fleet has: machines come from `provision`, and go with `release`.
 
-`release` is idempotent, bounded in time, and right after any failure of `provision`, half-way ones too.
+`release` is idempotent, bounded in time, and right after any failure of `provision`, half-way ones too.  A process
+that dies in between leaves work to another one: that `adopt`s what the dead one had asked for, and releases it.
 """
 
 from __future__ import annotations
@@ -58,6 +59,18 @@ class Request:
     """How many further machines are wanted only as relays; a fleet that has no such thing ignores it."""
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What a fleet's machines may be at most; for limits that are held before anything is made."""
+
+    types: tuple[str, ...] = ()
+    """The instance types it may make; empty when it knows no such thing."""
+    regions: tuple[str, ...] = ()
+    """Where it may make them."""
+    price: float | None = None
+    """US dollars an hour of the dearest of these machines; None when nobody knows."""
+
+
 class Fleet:
     """Where machines come from: the base of all fleets.
 
@@ -76,6 +89,21 @@ class Fleet:
 
     async def release(self) -> None:
         """The machines were there before, and stay."""
+
+    async def adopt(self, request: Request, state: str) -> None:
+        """Take over what a process that has died provisioned for `request`, or had begun to; `release` removes it.
+
+        `state` is what that process last saw in `self.state`, or empty.  Called instead of `provision`.
+        """
+
+    @property
+    def state(self) -> str:
+        """What `adopt` needs beside the request, once `provision` has returned.  It has no secrets."""
+        return ""
+
+    async def terms(self) -> Terms:
+        """What it may make; FleetError when that has to be asked for and cannot be."""
+        return Terms()
 
     @property
     def relay_key(self) -> str | None:

@@ -6,7 +6,8 @@ shell reads it.  It is called twice, in the folder that fanout was started in:
 - `PROGRAM up N` makes N machines (0: as many as it sees fit) and prints each as a line of a hosts file, or as a
   JSON object on a line.  On its stdin, and in FANOUT_REQUEST, is what is wanted:
   `{"run": ..., "machines": N or null, "roles": {"peer": 3}, "relays": 0}`.
-- `PROGRAM down` has on its stdin, byte for byte, what `up` printed, and removes that.
+- `PROGRAM down` has on its stdin, byte for byte, what `up` printed, and removes that.  When fanout itself was killed
+  while `up` ran, another process may call it later, with nothing on its stdin: the run's id is all it has then.
 
 What always holds: once `up` was started, `down` is called, also when `up` failed, was interrupted, took too long
 or made too few; each of them ends within the timeout, or is ended.
@@ -18,6 +19,7 @@ import asyncio
 import errno
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -27,8 +29,11 @@ from fanout.errors import FleetError, UsageError
 from fanout.fleets import roles
 from fanout.fleets.base import Fleet, Host, Progress, Request
 from fanout.fleets.hosts import parse
+from fanout.fleets.openssh import send, wait_gone, with_environment
 from fanout.fleets.program import GRACE, MAX_OUTPUT, SETTLE, Program
 
+REQUEST = "FANOUT_REQUEST"
+"""The variable that has what is wanted."""
 TIMEOUT = 600.0
 """Seconds for `up`, and for `down`, when nobody says."""
 KEPT = 300
@@ -45,6 +50,7 @@ class ScriptFleet(Fleet):
             raise UsageError(f"--fleet exec:{spec}: a timeout is more than 0")
         self._path = _program(text if option else spec, spec)
         self._up: Program | None = None
+        self._adopted: str | None = None
         self._releasing: asyncio.Task[None] | None = None
         self._environment: dict[str, str] = {}
         # `up`, if it still runs, is ended; then `down` has its time.
@@ -52,15 +58,7 @@ class ScriptFleet(Fleet):
 
     async def provision(self, request: Request, progress: Progress) -> list[Host]:
         wanted = roles.total(request.machines, request.roles, default=0)
-        asked = json.dumps(
-            {
-                "run": request.run,
-                "machines": wanted or None,
-                "roles": dict(request.roles),
-                "relays": request.relays,
-            }
-        )
-        self._environment = {"FANOUT_REQUEST": asked}
+        asked = self._ask(request)
 
         def printed(lines: int) -> None:
             progress(min(lines, wanted or lines), wanted or lines)
@@ -78,6 +76,15 @@ class ScriptFleet(Fleet):
         progress(len(chosen), len(chosen))
         return chosen
 
+    async def adopt(self, request: Request, state: str) -> None:
+        """`state` is what `up` printed; without it, `up` may never have ended, and may still run."""
+        self._ask(request)
+        self._adopted = state
+
+    @property
+    def state(self) -> str:
+        return self._up.output.decode("utf-8", "replace") if self._up is not None else ""
+
     async def release(self) -> None:
         """Shielded: whoever stops waiting does not stop `down`, and may wait for it again."""
         if self._releasing is None or self._releasing.done():
@@ -87,20 +94,38 @@ class ScriptFleet(Fleet):
         await asyncio.shield(self._releasing)
 
     async def _take_down(self) -> None:
-        up = self._up
-        if up is None:
+        if self._up is not None:
+            await self._up.stop()
+            output = bytes(self._up.output)
+        elif self._adopted is not None:
+            if not self._adopted:
+                await asyncio.to_thread(_end_orphans, self._environment)
+            output = self._adopted.encode()
+        else:
             return  # never started, or taken down
-        await up.stop()
         try:
-            down = self._start(["down"], bytes(up.output), lambda lines: None)
+            down = self._start(["down"], output, lambda lines: None)
             self._check("down", down, await down.wait(self._timeout))
         except FleetError as error:
-            printed = up.output.decode("utf-8", "replace").strip() or "nothing"
+            printed = output.decode("utf-8", "replace").strip() or "nothing"
             raise FleetError(
                 f"{error}\nthe machines may still be there: run it again by hand, with on its stdin what `up` had"
                 f" printed: {printed[:KEPT]}{'...' if len(printed) > KEPT else ''}"
             ) from None
-        self._up = None
+        self._up = self._adopted = None
+
+    def _ask(self, request: Request) -> str:
+        """What is wanted, as the program is told; from here on in its environment."""
+        asked = json.dumps(
+            {
+                "run": request.run,
+                "machines": roles.total(request.machines, request.roles, default=0) or None,
+                "roles": dict(request.roles),
+                "relays": request.relays,
+            }
+        )
+        self._environment = {REQUEST: asked}
+        return asked
 
     def _start(self, arguments: list[str], given: bytes, printed: Callable[[int], None]) -> Program:
         try:
@@ -140,3 +165,12 @@ def _program(text: str, spec: str) -> Path:
     if not os.access(path, os.X_OK):
         raise UsageError(f"--fleet exec:{spec}: {path} is not executable: chmod +x it")
     return path
+
+
+def _end_orphans(environment: dict[str, str]) -> None:
+    """An `up` whose fanout was killed must not make anything after `down` has looked; found where there is /proc."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        orphans = with_environment(REQUEST, environment[REQUEST])
+        for pid in orphans:
+            send(pid, number)
+        wait_gone(orphans, GRACE)

@@ -27,7 +27,8 @@ up)
         [ "$2" -lt 50 ] || [ "$i" -lt 3 ] || exit 7
     done ;;
 down)
-    while read -r _ name; do rm "$MADE/${name#name=}"; done ;;
+    while read -r _ name; do rm "$MADE/${name#name=}"; named=yes; done
+    [ "${named-}" ] || rm -f "$MADE"/m* ;;
 esac
 """
 
@@ -110,6 +111,15 @@ async def test_release_after_an_interrupted_provision_leaves_nothing(kind: Kind)
         provision.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await provision
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["provisioned", "half-way"])
+async def test_what_a_dead_process_has_left_is_released_by_another(kind: Kind, ended: bool) -> None:
+    asked = Request("r1", 3)
+    async with opened(kind) as fleet:
+        dead = open_fleet(kind.spec)
+        await dead.provision(asked, lambda done, total: None)
+        await fleet.adopt(asked, dead.state if ended else "")
 
 
 async def test_two_releases_at_once_are_one(kind: Kind) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fanout.errors import FleetError, UsageError
-from fanout.fleets import program
+from fanout.fleets import program, script
 from fanout.fleets.base import Host, Request
 from fanout.fleets.hosts import parse
 from fanout.fleets.script import ScriptFleet
@@ -142,6 +142,23 @@ async def test_a_program_that_takes_too_long_is_ended_with_its_group(
     assert gone(int(Path("pid").read_text()))
     await fleet.release()
     assert Path("down").read_text() == "n1\n"
+
+
+async def test_an_up_that_outlived_its_fanout_is_ended_before_down(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "GRACE", 0.2)
+    deaf = "trap '' TERM; echo $$ > pid.tmp; mv pid.tmp pid; while :; do sleep 0.1; done"
+    dead, fleet = make(deaf), ScriptFleet("./a fleet, $(made) by hand")
+    task = asyncio.ensure_future(provision(dead, 3))
+    async with asyncio.timeout(20):
+        while not Path("pid").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await fleet.adopt(Request("r1", 3, {}, relays=2), "")
+    await fleet.release()
+    assert gone(int(Path("pid").read_text())) and Path("down").read_text() == ""
+    with pytest.raises(FleetError, match="signal"):
+        await task
 
 
 async def test_an_up_that_is_interrupted_gets_to_tidy_up_first(make: Make) -> None:

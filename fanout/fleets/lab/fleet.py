@@ -18,7 +18,7 @@ from fanout.errors import FanoutError, FleetError, UsageError
 from fanout.fleets import roles
 from fanout.fleets.base import Fleet, Host, Progress, Request
 from fanout.fleets.lab.lab import Lab
-from fanout.fleets.lab.state import check_name
+from fanout.fleets.lab.state import MAX_NAME, check_name
 from fanout.fleets.lab.switch import shape
 
 DEFAULT_MACHINES = 5
@@ -38,6 +38,7 @@ class LabFleet(Fleet):
         if self._lab_name is not None:
             check_name(self._lab_name)
         self._making: asyncio.Future[Lab] | None = None
+        self._adopted = ""
         self.lab: Lab | None = None
         """The lab that the run is on, from `provision` to `release`."""
 
@@ -52,7 +53,8 @@ class LabFleet(Fleet):
             def ready(count: int) -> None:
                 loop.call_soon_threadsafe(progress, count, machines)
 
-            self._making = asyncio.ensure_future(asyncio.to_thread(self._make, machines, ready))
+            name = self._lab_name or _name(request)
+            self._making = asyncio.ensure_future(asyncio.to_thread(self._make, name, machines, ready))
             # Shielded: a thread cannot be cancelled, so `release` waits for it and undoes what it made.
             self.lab = await asyncio.shield(self._making)
         if self.lab.limits:
@@ -74,6 +76,9 @@ class LabFleet(Fleet):
 
     async def release(self) -> None:
         making, self._making, self.lab = self._making, None, None
+        adopted, self._adopted = self._adopted, ""
+        if adopted:
+            await asyncio.to_thread(_remove, adopted)
         if making is None:
             return
         try:
@@ -81,6 +86,15 @@ class LabFleet(Fleet):
         except FanoutError:
             return  # `Lab.up` has left nothing, and `provision` has told why
         await asyncio.to_thread(lab.down)
+
+    async def adopt(self, request: Request, state: str) -> None:
+        """A lab with a name of its own is taken over only if `state` says that it was made for the run."""
+        self._adopted = state or ("" if self._lab_name is not None else _name(request))
+
+    @property
+    def state(self) -> str:
+        """The name of the lab that goes with the run."""
+        return self.lab.name if self.lab is not None and self._making is not None else ""
 
     @property
     def relay_key(self) -> str | None:
@@ -104,8 +118,18 @@ class LabFleet(Fleet):
             )
         return lab
 
-    def _make(self, machines: int, ready: Callable[[int], None]) -> Lab:
-        return Lab.up(machines, name=self._lab_name, rate=self._rate, cpu=self._cpu, ready=ready)
+    def _make(self, name: str, machines: int, ready: Callable[[int], None]) -> Lab:
+        return Lab.up(machines, name=name, rate=self._rate, cpu=self._cpu, ready=ready)
+
+
+def _name(request: Request) -> str:
+    """Of the lab that is made for a run, so that another process finds it."""
+    return f"lab-{request.run}"[:MAX_NAME]
+
+
+def _remove(name: str) -> None:
+    if name in Lab.names():
+        Lab.open(name).down()
 
 
 def _parse(spec: str) -> dict[str, str]:
