@@ -22,6 +22,7 @@ COMMANDS = {
     "check": ("fanout.cli.check", "Check scenarios without any machine."),
     "doctor": ("fanout.cli.doctor", "What would fail here or on a fleet, and the remedy."),
     "lab": ("fanout.cli.lab", "Isolated hosts on this machine, to try things on."),
+    "broker": ("fanout.cli.broker", "Lease machines to those who have no rights in the cloud."),
     "version": ("fanout.cli.version", "Print the version."),
 }
 """Name -> the module that has the command as `command`, and its line in `--help`."""

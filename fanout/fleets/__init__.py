@@ -22,6 +22,7 @@ BUILT_IN = {
     "hosts": "fanout.fleets.hosts:HostsFleet",
     "lab": "fanout.fleets.lab:LabFleet",
     "exec": "fanout.fleets.script:ScriptFleet",
+    "broker": "fanout.fleets.broker:BrokerFleet",
 }
 
 
