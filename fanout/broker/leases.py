@@ -161,7 +161,7 @@ def beat(session: Session, tenant_id: int, lease_id: str, now: float, idle: floa
 def order(session: Session, lease_id: str) -> Order:
     lease = session.get_one(Lease, lease_id)
     asked = Asked(**lease.asked)
-    request = Request(lease.id, lease.machines - asked.relays, asked.roles, asked.relays)
+    request = Request(lease.id, lease.machines - asked.relays, asked.roles, asked.relays, lease.ttl)
     return Order(lease.spec, request, lease.fleet_state)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 from fanout.broker import leases
 from fanout.broker.store import Store
 
+disable_created_metrics()  # they double the text, and nobody reads them
 SECONDS = (1, 5, 15, 30, 60, 120, 300, 600, 1800)
 
 
@@ -26,7 +27,7 @@ class Metrics:
             "fanout_broker_leases_ended", "Leases whose machines are gone.", ["cause"], registry=registry
         )
         self.making = Histogram(
-            "fanout_broker_making_seconds", "From the grant of a lease to its machines.", ["offer"],
+            "fanout_broker_making_seconds", "What fleets take to make machines.", ["fleet"],
             buckets=SECONDS, registry=registry,
         )  # fmt: skip
         self.not_released = Counter(

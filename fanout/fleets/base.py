@@ -57,6 +57,8 @@ class Request:
     roles: Mapping[str, int] = field(default_factory=dict)
     relays: int = 0
     """How many further machines are wanted only as relays; a fleet that has no such thing ignores it."""
+    ttl: float | None = None
+    """Seconds after which nobody wants the machines any more; machines that have a timer are to end by then."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ shell reads it.  It is called twice, in the folder that fanout was started in:
 
 - `PROGRAM up N` makes N machines (0: as many as it sees fit) and prints each as a line of a hosts file, or as a
   JSON object on a line.  On its stdin, and in FANOUT_REQUEST, is what is wanted:
-  `{"run": ..., "machines": N or null, "roles": {"peer": 3}, "relays": 0}`.
+  `{"run": ..., "machines": N or null, "roles": {"peer": 3}, "relays": 0, "ttl": seconds or null}`.
 - `PROGRAM down` has on its stdin, byte for byte, what `up` printed, and removes that.  When fanout itself was killed
   while `up` ran, another process may call it later, with nothing on its stdin: the run's id is all it has then.
 
@@ -122,6 +122,7 @@ class ScriptFleet(Fleet):
                 "machines": roles.total(request.machines, request.roles, default=0) or None,
                 "roles": dict(request.roles),
                 "relays": request.relays,
+                "ttl": request.ttl,
             }
         )
         self._environment = {REQUEST: asked}

@@ -60,7 +60,7 @@ async def test_it_is_told_what_is_wanted_and_its_hosts_are_taken(make: Make) -> 
         hosts = await provision(fleet, 3, db=1)
     finally:
         await fleet.release()
-    asked = {"run": "r1", "machines": 3, "roles": {"db": 1}, "relays": 2}
+    asked = {"run": "r1", "machines": 3, "roles": {"db": 1}, "relays": 2, "ttl": None}
     assert json.loads(Path("asked").read_text()) == asked
     number, _, told = Path("told").read_text().partition(" ")
     assert number == "3" and json.loads(told) == asked
