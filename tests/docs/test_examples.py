@@ -12,9 +12,11 @@ In a document, in order and in one folder that also has `scenarios/` and `bootst
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,7 +29,7 @@ from tests.scenario import play as playing
 from tests.sshd import need_isolation, need_sshd
 
 REPO = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "docs/tutorial.md", "docs/hosts.md", "docs/fleets.md"]
+DOCUMENTS = ["README.md", "docs/tutorial.md", "docs/hosts.md", "docs/fleets.md", "docs/broker.md"]
 SNIPPETS = ["docs/scenario-api.md", "docs/choreography.md"]
 NOT_HERE = ("make ",)  # commands that the tests themselves are a part of
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -88,8 +90,11 @@ def missing(expected: list[str], printed: list[str]) -> str | None:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's home with `fanout` on the PATH, and `scenarios/` and `bootstrap/` in it."""
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A user's home with `fanout` on the PATH, and `scenarios/` and `bootstrap/` in it.
+
+    A process whose number a document has left in a `.pid` file is ended at the end.
+    """
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "fanout").write_text(f'#!/bin/sh\nPYTHONPATH={REPO} exec {sys.executable} -m fanout.cli "$@"\n')
@@ -101,7 +106,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(home))
     for name in ("FANOUT_FLEET", "FANOUT_DEBUG", "XDG_STATE_HOME", "SSH_AUTH_SOCK"):
         monkeypatch.delenv(name, raising=False)
-    return home
+    yield home
+    for path in home.glob("*.pid"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(path.read_text()), signal.SIGTERM)
 
 
 @pytest.fixture
@@ -118,7 +126,7 @@ def labs() -> Iterator[None]:
 def test_what_a_document_shows_is_what_happens(
     document: str, place: Path, request: pytest.FixtureRequest
 ) -> None:
-    if "--fleet lab" in (REPO / document).read_text() and document != "README.md":
+    if re.search("--fleet lab|--offer lab", (REPO / document).read_text()) and document != "README.md":
         request.getfixturevalue("labs")
     ran = 0
     for language, text, number in blocks(document):
