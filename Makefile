@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench chaos storm fuzz clean help
+.PHONY: demo test check bench chaos cases storm fuzz clean help
 
 demo: $(VENV)/ready  ## run scenarios/quickstart.py on five local machines, without SSH
 	$(BIN)/fanout run scenarios/quickstart.py -n 5
@@ -24,6 +24,9 @@ bench: $(VENV)/ready-test  ## measure fanout on this machine
 
 chaos: $(VENV)/ready-test  ## random faults on a lab; ARGS='--seed 7 --runs 1 --hosts 40'
 	$(BIN)/python -m tests.faults.chaos $(ARGS)
+
+cases: $(VENV)/ready-test  ## one fault at a time, of each kind, at each moment of a run, on a lab
+	$(BIN)/python -m tests.faults.cases $(ARGS)
 
 storm: $(VENV)/ready-test  ## the same against the pure core, in simulation
 	$(BIN)/python -m tests.faults.storm $(ARGS)

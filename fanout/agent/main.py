@@ -264,8 +264,8 @@ class Agent:
     # Commands.
 
     def _command(self, kind: int, call: int, body: Any) -> None:
-        if self._ending is not None and kind != frames.END:
-            raise ValueError("the run has ended here")
+        if self._ending is not None and kind not in (frames.END, frames.CONNECT):
+            raise ValueError("the run has ended here")  # others may still need a way home through here
         from .process import Command, Member, Process
 
         if kind == frames.RUN:
@@ -343,12 +343,15 @@ class Agent:
 
     def _process(self, call: int, body: list[Any]) -> None:
         target, op, arguments = body[0], body[1], body[2:]
+        if op == "stop":  # a command that is run can be stopped too
+            for child in [*self._commands, *self.processes.values()]:
+                if child.call == target:
+                    child.stop(arguments[0], lambda problem: self.emit(call, DONE, problem))
+                    return
         process = self.processes.get(target)
         if process is None:
             raise ValueError("there is no process %d here" % target)
-        if op == "stop":
-            process.stop(arguments[0], lambda problem: self.emit(call, DONE, problem))
-        elif op == "start":
+        if op == "start":
             process.begin_at(arguments[0] if arguments else None)
             self.emit(call, DONE, None)
         elif op == "write":

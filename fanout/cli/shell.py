@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import re
+import signal
 import sys
 import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from fanout.agent.core.node import DONE
 from fanout.cli.exec import chosen, selection, settings
 from fanout.errors import FanoutError, FleetError, UsageError
 from fanout.names import expand, fold
 
 if TYPE_CHECKING:
     from fanout.report.gathered import Group
+    from fanout.root.call import Call
     from fanout.root.session import Session
 
 HISTORY = "~/.local/state/fanout/history"
-KEPT_LINES = 2000
 CAPTURE = 256 << 10  # bytes kept of each stream of a machine
 FOREVER = 7 * 86400.0  # s for a command that nobody interrupts
+GRACE = 2.0  # s between TERM and KILL, for a command that Ctrl-C stops
+LOOK = 0.3  # s between two looks of the progress
+NAMED = 60  # characters of the names of those that are waited for
 WORDS = ("!only", "!all", "!quit", "!help")
 HELP = """\
 LINE             run it by /bin/sh on the chosen machines
 !only NAMES      choose machines, such as !only node[1-3]; !only NAMES LINE for one line
 !all             choose all again
-!quit            end, as Ctrl-D does; Ctrl-C ends too, and kills what runs"""
+!quit            end, as Ctrl-D does
+Ctrl-C           stop what runs, everywhere; a second time: end"""
 
 
 @click.command("shell", short_help="A prompt over many machines.")
@@ -71,28 +80,10 @@ class Shell:
         self.timeout = timeout
         self.only: int | None = None
         """The chosen machines; None: all that are up."""
-        self._terminal = sys.stdin.isatty()
 
     async def run(self) -> None:
-        if not self._terminal:
-            await self._lines()
-            return
-        import termios
-
-        self._set_up()
-        modes = termios.tcgetattr(0)
-        try:
-            await self._lines()
-        finally:
-            termios.tcsetattr(0, termios.TCSADRAIN, modes)  # the line editor may be at work still
-            self._save()
-
-    async def _lines(self) -> None:
-        while True:
-            try:
-                line = (await self._line()).strip()
-            except EOFError:
-                break
+        """Act on line after line: typed on a terminal, else read to its end."""
+        async for line in self._typed() if sys.stdin.isatty() else _read():
             if line in ("!quit", "!q"):
                 break
             try:
@@ -100,39 +91,24 @@ class Shell:
             except FanoutError as error:
                 _say(str(error))
 
-    async def _line(self) -> str:
-        """The next line; by a thread that nobody waits for, so that Ctrl-C at the prompt ends everything at once."""
-        loop = asyncio.get_running_loop()
-        read: asyncio.Future[str] = loop.create_future()
+    async def _typed(self) -> AsyncIterator[str]:
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.completion import WordCompleter
+        from prompt_toolkit.history import FileHistory
+        from prompt_toolkit.patch_stdout import patch_stdout
 
-        def tell(line: str | None) -> None:
-            if not read.done():
-                if line is None:
-                    read.set_exception(EOFError())
-                else:
-                    read.set_result(line)
-
-        def work() -> None:
-            line = None
-            with contextlib.suppress(EOFError):
-                line = self._read()
-            with contextlib.suppress(RuntimeError):  # the loop is gone
-                loop.call_soon_threadsafe(tell, line)
-
-        threading.Thread(target=work, daemon=True, name="fanout-prompt").start()
-        return await read
-
-    def _read(self) -> str:
-        if self._terminal:
-            return input(f"fanout [{self._count(self._chosen())}]> ")
-        line = sys.stdin.readline()
-        if not line:
-            raise EOFError
-        return line
-
-    @staticmethod
-    def _count(machines: int) -> int:
-        return machines.bit_count()
+        names = [machine.name for machine in self.session.machines]
+        completer = WordCompleter([*WORDS, *names], pattern=re.compile(r"[^ \t\n,;|&<>()]+"))
+        prompt: PromptSession[str] = PromptSession(history=FileHistory(_history()), completer=completer)
+        while True:
+            try:
+                with patch_stdout(raw=True):  # news of machines goes above the line that is being typed
+                    line = await prompt.prompt_async(lambda: f"fanout [{self._chosen().bit_count()}]> ")
+            except KeyboardInterrupt:
+                continue  # away with the line, as in any shell
+            except EOFError:
+                return
+            yield line.strip()
 
     def _chosen(self) -> int:
         up = self.session.up | self.session.detached
@@ -167,7 +143,6 @@ class Shell:
 
     async def _send(self, line: str, machines: int) -> None:
         from fanout.agent.core import frames
-        from fanout.agent.core.node import DONE
         from fanout.report.gathered import folded
 
         if not machines:
@@ -175,7 +150,8 @@ class Shell:
         call = self.session.call(frames.RUN, machines, {
             "shell": line, "timeout": self.timeout, "capture": CAPTURE})
         try:
-            await call.wait(DONE, timeout=FOREVER)
+            with self._interruptible(call), progress(self.session, call):
+                await call.wait(DONE, timeout=FOREVER)
         finally:
             self.session.forget(call)
         groups = self._groups(call.groups(DONE))
@@ -199,33 +175,74 @@ class Shell:
             groups.append(Group(names, out + err + note, end))
         return sorted(groups, key=lambda group: -len(group.names))
 
-    # The line editor.
+    @contextlib.contextmanager
+    def _interruptible(self, call: Call) -> Iterator[None]:
+        """Ctrl-C stops the command wherever it runs; a second one ends the shell, and with it everything."""
+        from fanout.agent.core import frames
 
-    def _set_up(self) -> None:
-        import readline
+        loop = asyncio.get_running_loop()
 
-        names = [machine.name for machine in self.session.machines]
+        def interrupt() -> None:
+            loop.remove_signal_handler(signal.SIGINT)
+            left = call.targets & ~call.settled(DONE)
+            self.session.forget(self.session.call(frames.PROCESS, left, [call.number, "stop", GRACE]))
 
-        def complete(text: str, state: int) -> str | None:
-            found = [word for word in (*WORDS, *names) if word.startswith(text)]
-            return found[state] if state < len(found) else None
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
 
-        readline.set_completer(complete)
-        readline.set_completer_delims(" \t\n,;|&<>()")
-        readline.parse_and_bind("tab: complete")
-        path = Path(HISTORY).expanduser()
-        if path.is_file():
-            readline.read_history_file(path)
-        readline.set_history_length(KEPT_LINES)
 
-    def _save(self) -> None:
-        import readline
+async def _read() -> AsyncIterator[str]:
+    """Standard input, line by line, by a thread that nobody waits for: Ctrl-C ends at once."""
+    loop = asyncio.get_running_loop()
+    lines: asyncio.Queue[str | None] = asyncio.Queue(100)
 
-        path = Path(HISTORY).expanduser()
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)
-            readline.write_history_file(path)
+    def work() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is gone
+            for line in itertools.chain(sys.stdin, [None]):
+                asyncio.run_coroutine_threadsafe(lines.put(line), loop).result()
+
+    threading.Thread(target=work, daemon=True, name="fanout-input").start()
+    while (line := await lines.get()) is not None:
+        yield line.strip()
+
+
+@contextlib.contextmanager
+def progress(session: Session, call: Call) -> Iterator[None]:
+    """While a command takes longer than a moment: how many have answered, and who have not."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle | None = None
+    with console.status("") as status:
+        def look() -> None:
+            nonlocal timer
+            left = call.targets & ~call.settled(DONE)
+            total = call.targets.bit_count()
+            waiting = _names(session, left)
+            status.update(f"{total - left.bit_count()} of {total} answered; Ctrl-C stops {waiting[:NAMED]}")
+            timer = loop.call_later(LOOK, look)
+
+        timer = loop.call_later(LOOK, look)
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+
+def _history() -> Path:
+    """The file of lines that were typed; the user's alone."""
+    path = Path(HISTORY).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    return path
 
 
 def _names(session: Session, machines: int) -> str:

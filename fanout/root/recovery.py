@@ -136,6 +136,12 @@ class Recovery:
             answer.set_result(("down", (outcome, reason)))
         return True
 
+    def refused(self, number: int, reason: str) -> None:
+        """A relay could not do what this call asked of it, so nobody was connected under it."""
+        for machine, call in self.calls.items():
+            if call == number:
+                self.failed(machine, Outcome.UNREACHABLE, f"its relay refused: {reason}")
+
     def gave_up(self, machines: int) -> None:
         for machine in machineset.members(machines):
             self._since.pop(machine, None)
@@ -150,9 +156,11 @@ class Recovery:
 class Outstanding:
     """Commands that not every target has answered: what a machine may have missed is sent again from here."""
 
-    MOST = 64 << 20  # bytes kept; beyond that the oldest are forgotten
+    MOST = 64 << 20  # bytes kept; beyond that the oldest are forgotten, and who may have missed them is told of it
 
     def __init__(self) -> None:
+        self.forgotten: dict[int, int] = {}
+        """Number -> targets that had not answered it."""
         self._commands: dict[int, tuple[int, int, bytes]] = {}
         self._bytes = 0
 
@@ -160,7 +168,9 @@ class Outstanding:
         self._commands[number] = (kind, targets, body)
         self._bytes += len(body)
         while self._bytes > self.MOST and len(self._commands) > 1:
-            self._remove(next(iter(self._commands)))
+            oldest = next(iter(self._commands))
+            self.forgotten[oldest] = self._commands[oldest][1]
+            self._remove(oldest)
 
     def answered(self, number: int, machines: int) -> None:
         """These have it."""
@@ -172,6 +182,14 @@ class Outstanding:
                 self._commands[number] = (kind, targets, body)
             else:
                 self._remove(number)
+        elif self.forgotten.get(number, 0) & ~machines:
+            self.forgotten[number] &= ~machines
+        else:
+            self.forgotten.pop(number, None)
+
+    def unsure(self, machines: int) -> list[int]:
+        """The commands that these have not answered, and that cannot be sent again."""
+        return [number for number, targets in self.forgotten.items() if targets & machines]
 
     def _remove(self, number: int) -> None:
         self._bytes -= len(self._commands.pop(number)[2])

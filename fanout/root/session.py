@@ -36,6 +36,7 @@ _SHAPES: dict[tuple[int, int], tuple[Any, ...]] = {
 """What the answers to a kind of command look like, where they are taken apart: machines are not believed blindly."""
 
 DESCRIBED = 5  # machines named one by one in an error
+PROBLEMS_MOST = 1000  # kept for the run's result
 DETACHED_MOST = 8.0  # s that the end of a run waits for machines whose link is lost
 ROOM = 64  # children that a relay may have when it takes in those of others
 MARGIN = 5.0  # s that a relay gets to tell which of its children did not come up in time
@@ -99,6 +100,10 @@ class Session:
         self._settled = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._kicked = False
+        self._came_by: dict[int, int] = {}
+        """Machine -> the call under which it came last: that is heard once."""
+        self._introduced = False
+        """Connecting is over: from here on a machine that goes is lost, not one that never worked."""
         self._ending = False
         self._reports: dict[int, int] = {}
         self._last_report: dict[int, str] = {}
@@ -157,6 +162,7 @@ class Session:
         everyone = self.sync.everyone = self.up | self.detached
         body = {"machines": network, "json": zlib.compress(text), "everyone": machineset.pack(everyone)}
         self.call(frames.NETWORK, everyone, body)
+        self._introduced = True
 
     def subtree(self, machine: int) -> int:
         """The machines at and below this one."""
@@ -272,7 +278,7 @@ class Session:
                 try:
                     self._event(*item[1:])
                 except (codec.ProtocolError, TypeError, ValueError, AttributeError) as error:
-                    self.problems.append((item[5], f"sent an event that is none: {error}"))
+                    self._complain(item[5], f"sent an event that is none: {error}")
             elif item[0] == tree.MEASURED:
                 self._measured.take(*item[1:])
             elif item[0] == tree.RECORD:
@@ -311,10 +317,13 @@ class Session:
         else:
             self._outstanding.answered(number, machines)
             call = self._calls.get(number)
-            if call is not None and phase == tree.REFUSED:
-                call.refuse(machines, str(codec.unpack(value)))
+            if phase == tree.REFUSED:
+                why = str(codec.unpack(value))
+                self.recovery.refused(number, why)
+                if call is not None:
+                    call.refuse(machines, why)
             elif call is not None and not _in_shape(call.kind, phase, value):
-                self.problems.append((machines, "sent an answer that is none"))
+                self._complain(machines, "sent an answer that is none")
                 call.refuse(machines, "its answer makes no sense")
             elif call is not None:
                 call.event(phase, extra, value, machines)
@@ -327,7 +336,7 @@ class Session:
         try:
             self.shipping.wanted(child, number, offset, allowed, again)
         except ValueError as error:
-            self.problems.append((machineset.single(child), str(error)))
+            self._complain(machineset.single(child), str(error))
 
     def _request(self, extra: bytes, value: Any, machines: int) -> None:
         """What machines ask of each other: barriers, signals, topics."""
@@ -335,16 +344,18 @@ class Session:
             members, packed = merge.split_sync(extra)
             op = codec.unpack(packed)
         except codec.ProtocolError as error:
-            self.problems.append((machines, f"sent a request that is none: {error}"))
+            self._complain(machines, f"sent a request that is none: {error}")
             return
         self.sync.request(machines, extra, members, op, value, self.now())
 
     def _came(self, number: int, facts: dict[str, Any], machines: int) -> None:
         """Machines are there: new ones, or one that was attached again, with all that is still below it."""
         calls = self.recovery.calls
-        tops = [machine for machine in machineset.members(machines) if calls.get(machine) == number]
+        tops = [machine for machine in machineset.members(machines)
+                if calls.get(machine) == number != self._came_by.get(machine)]
         if not tops:
-            return  # out of date: it has been connected another way since
+            return  # out of date: it has been connected another way since; or told again, by a relay's new parent
+        self._came_by.update(dict.fromkeys(tops, number))
         hang = 0
         for machine in tops:
             hang |= self.subtree(machine)
@@ -361,6 +372,9 @@ class Session:
         if "resumed" in facts:  # what they missed comes first: they take commands in the order of their numbers
             for again, kind, targets, body in self._outstanding.after(facts["resumed"], machines):
                 self.node.command(kind, again, targets, body, self.now())
+            for lacking in self._outstanding.unsure(machines):
+                self._complain(machines, f"may have missed command {lacking} when its link was lost: there was too "
+                              f"much unanswered to send all of it again ({self._outstanding.MOST >> 20} MiB)")
         self.up |= machines
         self.joined |= machines
         self.detached &= ~machines
@@ -380,11 +394,12 @@ class Session:
         machines &= (1 << len(self.machines)) - 1  # those of a one-shot have no agent that could be lost
         machines = machineset.of(m for m in machineset.members(machines) if self._hangs_by(m, number))
         if machines and reason.startswith("refused: "):  # it lies, or is broken
-            self.problems.append((machines, reason))
+            self._complain(machines, reason)
         if outcome != Outcome.LOST:
             for machine in machineset.members(machines):
                 if not self.recovery.failed(machine, outcome, reason):
-                    kind = Outcome.LOST if self.joined >> machine & 1 else outcome
+                    took_part = self._introduced and self.joined >> machine & 1
+                    kind = Outcome.LOST if took_part else outcome
                     self.lose(machineset.single(machine), kind, reason)
         elif machines and not self._ending:
             for machine in machineset.members(machines):
@@ -440,7 +455,7 @@ class Session:
                 process, offset, piece = codec.fields(data, int, int, bytes)
                 known = self._logged.get((machine, process), 0)
                 if offset > known:
-                    self._missing(machine, f"{offset - known} bytes of the log of process {process} did not arrive")
+                    self._missing(machine, f"{offset - known} bytes of the log of process {process}")
                 piece = piece[max(0, known - offset) :]  # what came twice, by the old way and the new
                 if not piece:
                     return
@@ -453,16 +468,23 @@ class Session:
                 known = self._reports.get(machine, 0)
                 if seq > known:
                     if seq > known + 1:
-                        self._missing(machine, f"{seq - known - 1} reports before its {seq}. did not arrive")
+                        self._missing(machine, f"{seq - known - 1} reports before its {seq}.")
                     self._reports[machine] = seq
                     self._last_report[machine] = text[:200]
                     self.on_report(Report(machine, self.machines[machine].name, seq, stamp, text, fields))
         except (codec.ProtocolError, TypeError, ValueError) as error:
-            self.problems.append((machineset.single(machine), f"sent a record that is none: {error}"))
+            self._complain(machineset.single(machine), f"sent a record that is none: {error}")
 
     def _missing(self, machine: int, what: str) -> None:
         """This must not happen; if it does, it is said, and what follows is taken."""
-        self.problems.append((machineset.single(machine), what))
+        self._complain(machineset.single(machine), f"{what} did not arrive")
+
+    def _complain(self, machines: int, what: str) -> None:
+        """For the run's result.  A machine that talks nonsense must not fill the root's memory with it."""
+        if len(self.problems) < PROBLEMS_MOST:
+            self.problems.append((machines, what))
+        elif len(self.problems) == PROBLEMS_MOST:
+            self.problems.append((machines, f"and more, which are not kept: {PROBLEMS_MOST} problems are"))
 
     # Down.
 

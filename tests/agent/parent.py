@@ -39,6 +39,8 @@ class Parent:
             "relay": relay, "folder": str(folder), **identity}
         self.events: dict[tuple[int, int, bytes], list[tuple[int, Any]]] = {}
         """(call, phase, extra) -> [(set, value)]"""
+        self.reports: list[list[Any]] = []
+        """[number, time, text, fields]"""
         self.logs: dict[int, bytes] = {}
         self.pieces: dict[int, int] = {}
         """By call, what came; of all machines, so read it only where one speaks."""
@@ -104,6 +106,8 @@ class Parent:
             if item[0] == tree.EVENT:
                 _, call, phase, extra, value, machines = item
                 self.events.setdefault((call, phase, extra), []).append((machines, codec.unpack(value)))
+            elif item[:2] == (tree.RECORD, frames.REPORTS):
+                self.reports.append(codec.unpack(item[3]))
             elif item[0] == tree.RECORD:
                 call, at, piece = codec.unpack(item[3])
                 assert at == len(self.logs.get(call, b"")), "logs have a gap"

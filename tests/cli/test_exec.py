@@ -86,16 +86,3 @@ def test_from_the_command_line_with_input_and_with_ctrl_c(sshd: LoopbackSshd, tm
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and b"interrupted" in err
     assert not [pid for pid in sshd.processes() if b"7373" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-
-
-@pytest.mark.sshd
-def test_a_shell_keeps_the_tree_between_lines(sshd: LoopbackSshd, tmp_path: Path) -> None:
-    (tmp_path / ".ssh").mkdir()
-    (tmp_path / ".ssh/known_hosts").write_text(sshd.known_hosts)
-    names = f"{sshd.user}@127.1.0.[1-3]:{sshd.port} key={sshd.key} name=n[1-3]\n"
-    (tmp_path / "hosts").write_text(names)
-    lines = b"echo once >> seen; cat seen\n!only n[1-2]\necho again >> seen; cat seen\n!only n3 exit 5\n!all\nfalse\n"
-    done = subprocess.run([sys.executable, "-m", "fanout.cli", "shell", "--relays", "0", "-w", f"@{tmp_path}/hosts"],
-                          input=lines, capture_output=True, env={**os.environ, "HOME": str(tmp_path)}, timeout=60)
-    assert done.stdout.decode().splitlines() == [
-        "n[1-3] (3): once", "n[1-2] (2):", "  once", "  again", "n3 [exit 5]:", "n[1-3] (3) [exit 1]:"], done.stderr

@@ -29,7 +29,9 @@ from tests.scenario import play as playing
 from tests.sshd import need_isolation, need_sshd
 
 REPO = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "docs/tutorial.md", "docs/hosts.md", "docs/fleets.md", "docs/broker.md"]
+DOCUMENTS = [
+    "README.md", "docs/tutorial.md", "docs/hosts.md", "docs/fleets.md", "docs/exec.md", "docs/broker.md",
+]  # fmt: skip
 SNIPPETS = ["docs/scenario-api.md", "docs/choreography.md"]
 NOT_HERE = ("make ",)  # commands that the tests themselves are a part of
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -126,7 +128,7 @@ def labs() -> Iterator[None]:
 def test_what_a_document_shows_is_what_happens(
     document: str, place: Path, request: pytest.FixtureRequest
 ) -> None:
-    if re.search("--fleet lab|--offer lab", (REPO / document).read_text()) and document != "README.md":
+    if re.search("fanout lab up|--offer lab", (REPO / document).read_text()):
         request.getfixturevalue("labs")
     ran = 0
     for language, text, number in blocks(document):

@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 
 from fanout.fleets.lab import Lab
@@ -16,22 +15,15 @@ from tests.leftovers import title
 Undo = Callable[[], None]
 
 
-def inner(pid: int) -> int:
-    """The number of a process in the innermost namespace that it is in."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("NSpid:"):
-            return int(line.split()[-1])
-    return pid
-
-
 class Ground:
-    """The hosts, and the agents on them: `agents` is machine -> pid as the machine itself numbers it."""
-
-    def __init__(self, lab: Lab, agents: dict[int, int]) -> None:
+    def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.dead: set[int] = set()
         """Machines without power."""
-        self._agents = {m: next(p for p in self._of(m, "") if inner(p) == pid) for m, pid in agents.items()}
+
+    def agent(self, machine: int) -> int:
+        """The oldest that looks like one: stage 0 of an attachment does so too, for a moment."""
+        return min(pid for pid in self._of(machine, " -I -S ") if title(pid).startswith("python"))
 
     def _of(self, machine: int, words: str) -> list[int]:
         found = []
@@ -48,7 +40,7 @@ class Ground:
     # Each strikes one machine; what it returns undoes it.
 
     def kill_agent(self, machine: int) -> Undo:
-        os.kill(self._agents[machine], signal.SIGKILL)
+        os.kill(self.agent(machine), signal.SIGKILL)
         return lambda: None
 
     def power_cut(self, machine: int) -> Undo:
@@ -57,8 +49,9 @@ class Ground:
         return lambda: None
 
     def stop_agent(self, machine: int) -> Undo:
-        os.kill(self._agents[machine], signal.SIGSTOP)
-        return lambda: self._kill([self._agents[machine]], signal.SIGCONT)
+        agent = self.agent(machine)
+        os.kill(agent, signal.SIGSTOP)
+        return lambda: self._kill([agent], signal.SIGCONT)
 
     def link_down(self, machine: int) -> Undo:
         self.lab.link_down(self.lab.hosts[machine])
@@ -93,6 +86,7 @@ KINDS = (
     Kind("stop_agent", fatal=False, lasting=True), Kind("link_down", fatal=False, lasting=True),
     Kind("kill_sshd_sessions", fatal=False), Kind("kill_ssh", fatal=False),
 )
+NAMED = {kind.name: kind for kind in KINDS}
 
 
 def pick(rng: Random, fatal: bool) -> Kind:

@@ -75,6 +75,18 @@ async def test_without_the_root_everything_ends_with_the_lease(tmp_path: Path) -
         up.detached = up.up = 0
 
 
+async def test_that_a_machine_has_come_counts_once_however_often_it_is_told(tmp_path: Path) -> None:
+    """A relay tells its new parent again what the old one had not acknowledged: no agent has been replaced."""
+    async with session(local(3), [None, 0, 0], folder=str(tmp_path)) as up:
+        for machine in (0, 1, 2):
+            number = up.recovery.calls[machine]
+            up.node.inbox.append((tree.EVENT, number, tree.UP, b"", codec.pack({"python": "3"}), 1 << machine))
+        up.kick()
+        await until(lambda: not up.node.inbox)
+        assert set(outputs(await run(up, up.up, argv=["true"]))) == {0, 1, 2}
+    assert up.problems == [] and up.down == {}
+
+
 async def test_what_machines_say_is_not_believed_blindly() -> None:
     async with session(local(1), [None]) as up:
         seen: list[Report] = []

@@ -27,7 +27,7 @@ NEW, GREETED, OPEN, CLOSED = "new", "greeted", "open", "closed"
 HEARTBEAT = 2.0  # s between pings, from parent to child
 EARLY = (0.1, 0.3)  # s between the first pings: one at once, so that clocks are known soon, and better soon after
 DRIFT = 1e-4  # s per s that two clocks may part: a measurement grows older, and a newer one is worth more
-SILENCE = 5.0  # s without a byte after which the other end is given up; noticed within 6 s
+SILENCE = 5.0  # s without a byte after which the other end is given up; noticed within 6 s, on a busy machine too
 ACK_DELAY = 0.5  # s that a settled number may wait to be told
 ACK_HURRY = 0.01  # ... while the run ends, and everyone waits for it
 ACK_BYTES = 64 << 10  # ... unless this much has come in since
@@ -265,7 +265,7 @@ class Link:
         """When `tick` is wanted next at the latest, on the clock of `now`."""
         if self.state != OPEN or self.up:
             return None
-        due = self._ping_due
+        due = min(self._ping_due, self._heard + SILENCE + 0.01)
         if self._ack_due is not None:
             due = min(due, self._ack_due)
         self._due = due

@@ -55,7 +55,7 @@ BYE = "bye"  # (reason,): the parent does not want us
 LOST = "lost"
 PASSES_MOST = 256  # times that one command may come by: again after each reattachment of someone below
 REMEMBERED = 16384  # commands that a machine knows it has had; one that is older than all of these is not taken
-REFUSED_CHILD = "failed"  # it broke the protocol: it is not connected again, while what is below it is
+REFUSED_CHILD = "failed"  # it broke the protocol, or left: it is not connected again, while what is below it is
 
 VALUE_MOST = frames.MAX_SIZE[frames.CONTROL] - (1 << 20)
 """Bytes of the value of one event; the rest is for the set, the key, and events folded into the same message."""
@@ -384,7 +384,7 @@ class Node:
             self.inbox.append((WANTED, machine, number, offset, allowed, again))
         elif kind == frames.BYE:
             self.inbox.append((CLOSE, machine))
-            self.lost(machine, body.decode("utf-8", "replace"), now)
+            self.lost(machine, body.decode("utf-8", "replace"), now, REFUSED_CHILD)
 
     def _up(self, cls: int, kind: int, body: bytes, origins: list[Origin]) -> None:
         if self.parent is not None:

@@ -410,7 +410,7 @@ def test_a_machine_that_gets_a_new_parent_brings_what_was_not_delivered(seed: in
                    and len(set(net.records.get((frames.REPORTS, 2), ()))) == 50, within=20.0)
     net.run(within=10.0)
     came = net.records[frames.REPORTS, 2]
-    assert sorted(set(came), key=want.index) == want
+    assert list(dict.fromkeys(came)) == want  # what comes twice comes behind its first time, so no gap is seen
     assert came[-1] == want[-1]
     assert net.answered(call) >> 2 & 1 == (2 in ran), "its result is lost"
     assert not 0b11111000 & ~(net.answered(call) | net.lost(call))  # 2 itself has moved: a command may have missed it

@@ -1,0 +1,97 @@
+"""`fanout shell`, read from a pipe and typed on a terminal."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fanout.fleets.openssh import LoopbackSshd
+
+pytestmark = pytest.mark.sshd
+PATIENCE = 40.0  # s for any one thing to appear
+
+
+def argv(sshd: LoopbackSshd, home: Path) -> list[str]:
+    (home / ".ssh").mkdir()
+    (home / ".ssh/known_hosts").write_text(sshd.known_hosts)
+    names = f"{sshd.user}@127.1.0.[1-3]:{sshd.port} key={sshd.key} name=n[1-3]\n"
+    (home / "hosts").write_text(names)
+    return [sys.executable, "-m", "fanout.cli", "shell", "--relays", "0", "-w", f"@{home}/hosts"]
+
+
+def test_it_keeps_the_tree_between_lines(sshd: LoopbackSshd, tmp_path: Path) -> None:
+    lines = b"echo once >> seen; cat seen\n!only n[1-2]\necho again >> seen; cat seen\n!only n3 exit 5\n!all\nfalse\n"
+    done = subprocess.run(argv(sshd, tmp_path), input=lines, capture_output=True,
+                          env={**os.environ, "HOME": str(tmp_path)}, timeout=60)
+    assert done.stdout.decode().splitlines() == [
+        "n[1-3] (3): once", "n[1-2] (2):", "  once", "  again", "n3 [exit 5]:", "n[1-3] (3) [exit 1]:"], done.stderr
+
+
+class Terminal:
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.seen = ""
+
+    def type(self, text: str) -> None:
+        self.seen = ""
+        os.write(self.fd, text.encode())
+
+    def until(self, pattern: str) -> None:
+        until = time.monotonic() + PATIENCE
+        while not re.search(pattern, self.seen):
+            assert time.monotonic() < until, f"no {pattern!r} in {self.seen[-2000:]!r}"
+            if select.select([self.fd], [], [], 0.1)[0]:
+                try:
+                    data = os.read(self.fd, 65536)
+                except OSError:
+                    raise AssertionError(f"it ended: {self.seen[-2000:]!r}") from None
+                if b"\x1b[6n" in data:  # where is the cursor?
+                    os.write(self.fd, b"\x1b[1;1R")
+                self.seen += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data.decode(errors="replace"))
+
+
+@contextmanager
+def terminal(command: list[str], home: Path) -> Iterator[tuple[Terminal, "subprocess.Popen[bytes]"]]:
+    ours, theirs = pty.openpty()
+    try:
+        with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+                              preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # Ctrl-C is for its group
+                              env={**os.environ, "HOME": str(home), "TERM": "xterm"}) as process:
+            os.close(theirs)
+            try:
+                yield Terminal(ours), process
+            finally:
+                process.kill()
+    finally:
+        os.close(ours)
+
+
+def test_on_a_terminal_ctrl_c_stops_the_command_and_not_the_shell(sshd: LoopbackSshd, tmp_path: Path) -> None:
+    with terminal(argv(sshd, tmp_path), tmp_path) as (screen, process):
+        screen.until(r"fanout \[3\]>")
+        screen.type("test $FANOUT_ID = 0 || sleep 7272\r")
+        screen.until(r"1 of 3 answered; Ctrl-C stops n\[2-3\]")
+        screen.type("\x03")
+        screen.until(r"n\[2-3\] \(2\) \[[^]]*TERM[^]]*\]")
+        screen.until(r"fanout \[3\]>")
+        assert not [pid for pid in sshd.processes() if b"7272" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        screen.type("something half \x03")
+        screen.type("echo $((40 + 2)) alive\r")
+        screen.until(r"n\[1-3\] \(3\): 42 alive")
+        screen.type("!only n[2-3]\r")
+        screen.until(r"fanout \[2\]>")
+        screen.type("\x04")
+        assert process.wait(timeout=PATIENCE) == 0
+    history = tmp_path / ".local/state/fanout/history"
+    assert "+echo $((40 + 2)) alive\n" in history.read_text() and "half" not in history.read_text()
+    assert history.stat().st_mode & 0o077 == 0
