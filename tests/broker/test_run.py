@@ -25,7 +25,8 @@ def test_a_run_leases_its_machines_and_gives_them_back(tmp_path: Path) -> None:
         environment = {"XDG_STATE_HOME": str(tmp_path)}
         done = fanout(*run, "-n", "4", "--relays", "1", **environment)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "4 machines of lab" in done.stdout and "passed: quickstart" in done.stdout
+        said = done.stdout + done.stderr
+        assert "4 machines of lab" in said and "passed: quickstart" in said
         refused = fanout(*run, "-n", "5", **environment)
         assert refused.returncode == 3 and "quota machines" in refused.stderr
         listed = fanout("broker", "tenant", "list", "--store", store).stdout
@@ -34,4 +35,4 @@ def test_a_run_leases_its_machines_and_gives_them_back(tmp_path: Path) -> None:
         assert audit.count("lease.ended") == audit.count("lease.ready") == 1 and "lease.refused" in audit
         secret = added.stdout.strip()
         kept = "".join(path.read_text(errors="replace") for path in tmp_path.glob("fanout/runs/**/*") if path.is_file())
-        assert kept and secret not in kept + audit + done.stdout + done.stderr + broker.end()
+        assert kept and secret not in kept + audit + said + broker.end()

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
 from fanout.broker.server import Listen
+from fanout.cli.main import main
 from fanout.errors import FleetError, UsageError
 from fanout.fleets.base import Request
 from fanout.fleets.broker import BrokerFleet
@@ -70,5 +72,5 @@ def test_what_cannot_be_served_is_a_usage_error_before_anything_is_made(tmp_path
         (("--offer", "x=lab", "--listen", "0.0.0.0:1"), "--tls-cert"),
         (("--offer", "x=lab", "--keep", "1h"), "a day or more"),
     ):
-        done = fanout(*serve, *arguments)
-        assert done.returncode == 2 and words in done.stderr, (arguments, done.stderr)
+        done = CliRunner().invoke(main, [*serve, *arguments])
+        assert done.exit_code == 2 and words in done.stderr, (arguments, done.stderr)
