@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from fanout.broker import leases
 from fanout.broker.store import Store
 
-disable_created_metrics()  # they double the text, and nobody reads them
+disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the text, and nobody reads them
 SECONDS = (1, 5, 15, 30, 60, 120, 300, 600, 1800)
 
 
