@@ -30,6 +30,7 @@ COMMANDS = {
     "bench": ("fanout.cli.bench", "Does the tree pay on a fleet? Flat beside trees, measured."),
     "reap": ("fanout.cli.reap", "Remove machines of runs whose time is over."),
     "lab": ("fanout.cli.lab", "Isolated hosts on this machine, to try things on."),
+    "broker": ("fanout.cli.broker", "Lease machines to those who have no rights in the cloud."),
     "version": ("fanout.cli.version", "Print the version."),
 }
 """Name -> the module that has the command as `command`, and its line in `--help`."""

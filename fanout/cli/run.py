@@ -44,7 +44,8 @@ EXIT = {
 )  # fmt: skip
 @click.option(
     "--fleet", default="local", envvar="FANOUT_FLEET", show_envvar=True, show_default=True, metavar="SPEC",
-    help="Where machines come from: local, lab, hosts:FILE, hosts:NAMES, exec:PROGRAM, aws:FILE.toml.",
+    help="Where machines come from: local, lab, hosts:FILE, hosts:NAMES, exec:PROGRAM, aws:FILE.toml, "
+    "broker:https://HOST.",
 )  # fmt: skip
 @click.option(
     "--relays", metavar="auto|K", callback=relays, default="auto", show_default=True,

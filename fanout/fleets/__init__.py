@@ -23,6 +23,7 @@ BUILT_IN = {
     "lab": "fanout.fleets.lab:LabFleet",
     "exec": "fanout.fleets.script:ScriptFleet",
     "aws": "fanout.fleets.aws:AwsFleet",
+    "broker": "fanout.fleets.broker:BrokerFleet",
 }
 
 

@@ -1,6 +1,7 @@
 """The one interface every fleet has: machines come from `provision`, and go with `release`.
 
-`release` is idempotent, bounded in time, and right after any failure of `provision`, half-way ones too.
+`release` is idempotent, bounded in time, and right after any failure of `provision`, half-way ones too.  A process
+that dies in between leaves work to another one: that `adopt`s what the dead one had asked for, and releases it.
 """
 
 from __future__ import annotations
@@ -69,6 +70,20 @@ class Request:
     roles: Mapping[str, int] = field(default_factory=dict)
     relays: int = 0
     """How many further machines are wanted only as relays; a fleet that has no such thing ignores it."""
+    ttl: float | None = None
+    """Seconds after which nobody wants the machines any more; machines that have a timer are to end by then."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a fleet's machines may be at most; for limits that are held before anything is made."""
+
+    types: tuple[str, ...] = ()
+    """The instance types it may make; empty when it knows no such thing."""
+    regions: tuple[str, ...] = ()
+    """Where it may make them."""
+    price: float | None = None
+    """US dollars an hour of the dearest of these machines; None when nobody knows."""
 
 
 class Fleet:
@@ -102,6 +117,10 @@ class Fleet:
         FleetError for what is in its way.  None: nothing is known but by making it.
         """
         return None
+
+    async def terms(self) -> Terms:
+        """What it may make; FleetError when that has to be asked for and cannot be."""
+        return Terms()
 
     async def release(self) -> None:
         """The machines were there before, and stay."""

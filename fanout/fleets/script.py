@@ -5,12 +5,13 @@ shell reads it.  It is called twice, in the folder that fanout was started in:
 
 - `PROGRAM up N` makes N machines (0: as many as it sees fit) and prints each as a line of a hosts file, or as a
   JSON object on a line.  On its stdin, and in FANOUT_REQUEST, is what is wanted:
-  `{"run": ..., "machines": N or null, "roles": {"peer": 3}, "relays": 0}`.
-- `PROGRAM down` has on its stdin, byte for byte, what `up` printed, and removes that.
+  `{"run": ..., "machines": N or null, "roles": {"peer": 3}, "relays": 0, "ttl": seconds or null}`.
+- `PROGRAM down` has on its stdin, byte for byte, what `up` printed, and removes that.  When fanout itself was killed
+  while `up` ran, another process may call it later, with what had been printed until then.
 
 What always holds: once `up` was started, `down` is called, also when `up` failed, was interrupted, took too long
-or made too few; each of them ends within the timeout, or is ended.  If fanout itself was killed, `fanout down`
-calls it, with what had been printed until then.
+or made too few; each of them ends within the timeout, or is ended.  If fanout itself was killed, `fanout down`, or
+the broker that comes after, ends an `up` that still runs, and calls it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import asyncio
 import errno
 import json
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,8 +31,11 @@ from fanout.errors import FleetError, UsageError
 from fanout.fleets import roles
 from fanout.fleets.base import Fleet, Host, Progress, Request, Say
 from fanout.fleets.hosts import parse
+from fanout.fleets.openssh import send, wait_gone, with_environment
 from fanout.fleets.program import GRACE, MAX_OUTPUT, SETTLE, Program
 
+REQUEST = "FANOUT_REQUEST"
+"""The variable that has what is wanted."""
 TIMEOUT = 600.0
 """Seconds for `up`, and for `down`, when nobody says."""
 NOTED = 0.2
@@ -59,15 +64,7 @@ class ScriptFleet(Fleet):
 
     async def provision(self, request: Request, progress: Progress) -> list[Host]:
         wanted = roles.total(request.machines, request.roles, default=0)
-        asked = json.dumps(
-            {
-                "run": request.run,
-                "machines": wanted or None,
-                "roles": dict(request.roles),
-                "relays": request.relays,
-            }
-        )
-        self._environment = {"FANOUT_REQUEST": asked}
+        asked = self._ask(request)
 
         noting: asyncio.TimerHandle | None = None
 
@@ -136,6 +133,20 @@ class ScriptFleet(Fleet):
         self._up = None
         return time.time() + seconds
 
+    def _ask(self, request: Request) -> str:
+        """What is wanted, as the program is told; from here on in its environment."""
+        asked = json.dumps(
+            {
+                "run": request.run,
+                "machines": roles.total(request.machines, request.roles, default=0) or None,
+                "roles": dict(request.roles),
+                "relays": request.relays,
+                "ttl": request.ttl,
+            }
+        )
+        self._environment = {REQUEST: asked}
+        return asked
+
     def _note(self, asked: str) -> None:
         printed = b"" if self._up is None else bytes(self._up.output)
         self.record({
@@ -151,7 +162,8 @@ class ScriptFleet(Fleet):
         fleet = cls(f"{made['program']},timeout={made['timeout']}")
         fleet.say = say
         fleet._folder = made["folder"]
-        fleet._environment = {"FANOUT_REQUEST": made["request"]}
+        fleet._environment = {REQUEST: made["request"]}
+        await asyncio.to_thread(_end_orphans, fleet._environment)
         await fleet._remove(made["printed"].encode("utf-8", "surrogateescape"))
         return f"{fleet._path.name} down was called"
 
@@ -198,3 +210,12 @@ def _program(text: str, spec: str) -> Path:
     if not os.access(path, os.X_OK):
         raise UsageError(f"--fleet exec:{spec}: {path} is not executable: chmod +x it")
     return path
+
+
+def _end_orphans(environment: dict[str, str]) -> None:
+    """An `up` whose fanout was killed must not make anything after `down` has looked; found where there is /proc."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        orphans = with_environment(REQUEST, environment[REQUEST])
+        for pid in orphans:
+            send(pid, number)
+        wait_gone(orphans, GRACE)

@@ -12,9 +12,11 @@ In a document, in order and in one folder that also has `scenarios/` and `bootst
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,8 +31,8 @@ from tests.sshd import need_isolation, need_sshd
 REPO = Path(__file__).parents[2]
 DOCUMENTS = [
     "README.md", "docs/tutorial.md", "docs/hosts.md", "docs/fleets.md", "docs/exec.md", "docs/runs.md", "docs/logs.md",
-    "docs/bench.md",
-]
+    "docs/bench.md", "docs/broker.md",
+]  # fmt: skip
 SNIPPETS = ["docs/scenario-api.md", "docs/choreography.md", "docs/files.md"]
 NOT_HERE = ("make ",)  # commands that the tests themselves are a part of
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -93,8 +95,11 @@ def missing(expected: list[str], printed: list[str]) -> str | None:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's home with `fanout` on the PATH, and `scenarios/` and `bootstrap/` in it."""
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A user's home with `fanout` on the PATH, and `scenarios/` and `bootstrap/` in it.
+
+    A process whose number a document has left in a `.pid` file is ended at the end.
+    """
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "fanout").write_text(f'#!/bin/sh\nPYTHONPATH={REPO} exec {sys.executable} -m fanout.cli "$@"\n')
@@ -106,7 +111,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(home))
     for name in ("FANOUT_FLEET", "FANOUT_DEBUG", "XDG_STATE_HOME", "SSH_AUTH_SOCK"):
         monkeypatch.delenv(name, raising=False)
-    return home
+    yield home
+    for path in home.glob("*.pid"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(path.read_text()), signal.SIGTERM)
 
 
 @pytest.fixture
@@ -123,7 +131,7 @@ def labs() -> Iterator[None]:
 def test_what_a_document_shows_is_what_happens(
     document: str, place: Path, request: pytest.FixtureRequest
 ) -> None:
-    if "fanout lab up" in (REPO / document).read_text():
+    if re.search("fanout lab up|--offer lab", (REPO / document).read_text()):
         request.getfixturevalue("labs")
     ran = 0
     for language, text, number in blocks(document):

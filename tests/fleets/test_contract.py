@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from fanout import fleets
 from fanout.errors import FanoutError
 from fanout.fleets import open_fleet
 from fanout.fleets.base import Fleet, Request
 from fanout.fleets.lab import Lab
+from tests.broker.serving import Counting, served
 from tests.cloud.cloud import REGION, Cloud
 from tests.cloud.conftest import enter
 from tests.cloud.root import in_short
@@ -32,7 +35,8 @@ up)
         [ "$2" -lt 50 ] || [ "$i" -lt 3 ] || exit 7
     done ;;
 down)
-    while read -r _ name; do rm "$MADE/${name#name=}"; done ;;
+    while read -r _ name; do rm "$MADE/${name#name=}"; named=yes; done
+    [ "${named-}" ] || rm -f "$MADE"/m* ;;
 esac
 """
 
@@ -45,11 +49,22 @@ class Kind:
     too_many: int
 
 
-@pytest.fixture(params=["local", "hosts", pytest.param("lab", marks=pytest.mark.lab), "exec", "aws"])
+@pytest.fixture
+def brokered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kind]:
+    """A broker that leases machines which are counted."""
+    monkeypatch.setitem(fleets.BUILT_IN, "counting", f"{Counting.__module__}:Counting")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where a process that died leaves its key
+    Counting.reset()
+    with served(f"sqlite:///{tmp_path}/broker.db") as broker:
+        monkeypatch.setenv("FANOUT_BROKER_TOKEN", broker.token(machines=5))
+        yield Kind(f"broker:{broker.url}", lambda: dict(Counting.there), 6)
+
+
+@pytest.fixture(params=["local", "hosts", pytest.param("lab", marks=pytest.mark.lab), "exec", "aws", "broker"])
 def kind(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kind:
     if request.param == "aws":
-        cloud = request.getfixturevalue("booked")
-        return Kind(f"aws:region={REGION},root_address=10.0.0.0/8", cloud.left, 50)
+        account: Cloud = request.getfixturevalue("booked")
+        return Kind(f"aws:region={REGION},root_address=10.0.0.0/8", account.left, 50)
     if request.param == "local":
         return Kind("local", list, 1 << 16)
     if request.param == "hosts":
@@ -59,6 +74,9 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         need_sshd()
         need_isolation()
         return Kind("lab", Lab.names, 1 << 20)
+    if request.param == "broker":
+        found: Kind = request.getfixturevalue("brokered")
+        return found
     made, program = tmp_path / "made", tmp_path / "make it.sh"
     made.mkdir()
     program.write_text(MAKER)
@@ -68,21 +86,21 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[Cloud]:
-    with Cloud() as cloud:
-        yield cloud
+def cloud() -> Iterator[Cloud]:
+    with Cloud() as account:
+        yield account
 
 
 @pytest.fixture
-def booked(served: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+def booked(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cloud:
     """An account whose machines are only in the books, with 40 of them to be had."""
-    served.clear()
-    enter(served, monkeypatch, tmp_path)
+    cloud.clear()
+    enter(cloud, monkeypatch, tmp_path)
     for place, name, value in in_short():
         monkeypatch.setattr(place, name, value)
     for letter in "abc":
-        served.capacity["t3.small", f"{REGION}{letter}"] = 40 if letter == "a" else 0
-    return served
+        cloud.capacity["t3.small", f"{REGION}{letter}"] = 40 if letter == "a" else 0
+    return cloud
 
 
 @asynccontextmanager
@@ -165,7 +183,7 @@ async def forgotten(kind: Kind) -> AsyncIterator[tuple[Fleet, list[dict[str, Any
 async def test_what_was_made_can_be_taken_back_by_another_process(kind: Kind) -> None:
     async with forgotten(kind) as (fleet, recorded):
         await fleet.provision(Request("r1", 3), lambda done, total: None)
-        assert bool(recorded) == (type(fleet).name in ("lab", "exec"))
+        assert bool(recorded) == (type(fleet).name in ("lab", "exec", "aws", "broker"))
         if recorded:
             assert await type(fleet).holds("r1", recorded[-1], False)
 

@@ -10,11 +10,12 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fanout.errors import FleetError, UsageError
-from fanout.fleets import program
+from fanout.fleets import program, script
 from fanout.fleets.base import Host, Request
 from fanout.fleets.hosts import parse
 from fanout.fleets.script import ScriptFleet
@@ -60,7 +61,7 @@ async def test_it_is_told_what_is_wanted_and_its_hosts_are_taken(make: Make) -> 
         hosts = await provision(fleet, 3, db=1)
     finally:
         await fleet.release()
-    asked = {"run": "r1", "machines": 3, "roles": {"db": 1}, "relays": 2}
+    asked = {"run": "r1", "machines": 3, "roles": {"db": 1}, "relays": 2, "ttl": None}
     assert json.loads(Path("asked").read_text()) == asked
     number, _, told = Path("told").read_text().partition(" ")
     assert number == "3" and json.loads(told) == asked
@@ -142,6 +143,24 @@ async def test_a_program_that_takes_too_long_is_ended_with_its_group(
     assert gone(int(Path("pid").read_text()))
     await fleet.release()
     assert Path("down").read_text() == "n1\n"
+
+
+async def test_an_up_that_outlived_its_fanout_is_ended_before_down(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "GRACE", 0.2)
+    deaf = "trap '' TERM; echo $$ > pid.tmp; mv pid.tmp pid; while :; do sleep 0.1; done"
+    dead = make(deaf)
+    noted: list[Any] = []
+    dead.record = noted.append
+    task = asyncio.ensure_future(provision(dead, 3))
+    async with asyncio.timeout(20):
+        while not Path("pid").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await ScriptFleet.reclaim("r1", noted[-1], lambda line: None)
+    assert gone(int(Path("pid").read_text())) and Path("down").read_text() == ""
+    with pytest.raises(FleetError, match="signal"):
+        await task
 
 
 async def test_an_up_that_is_interrupted_gets_to_tidy_up_first(make: Make) -> None:

@@ -28,7 +28,7 @@ from fanout.fleets.aws.launch import Launcher, batches, placed
 from fanout.fleets.aws.ready import Readiness
 from fanout.fleets.aws.spec import Spec, parse
 from fanout.fleets.aws.userdata import Prepared, mark
-from fanout.fleets.base import Fleet, Host, Progress, Request, Say
+from fanout.fleets.base import Fleet, Host, Progress, Request, Say, Terms
 from fanout.fleets.openssh import keypair
 
 DEFAULT_MACHINES = 5
@@ -79,6 +79,13 @@ class AwsFleet(Fleet):
         offer = await self._offer(Api(self.spec.region, self.spec.profile), _machines(request))
         return f"{offer.cost}; the credentials, of {offer.owner}, have the rights"
 
+    async def terms(self) -> Terms:
+        spec, api = self.spec, Api(self.spec.region, self.spec.profile)
+        found = await image.find(api, spec.image, spec.all_types)
+        cost = prices.beside(spec.disk or found.size, spec.address == "public")
+        hourly = await prices.hourly(api, spec.all_types, spec.prices, cost)
+        return Terms(tuple(spec.all_types), (api.region,), max(hourly.values()))
+
     async def provision(self, request: Request, progress: Progress) -> list[Host]:
         machines = _machines(request)
         api = self._api = Api(self.spec.region, self.spec.profile)
@@ -89,10 +96,10 @@ class AwsFleet(Fleet):
         self._keys = Path(tempfile.mkdtemp(prefix="fanout-aws-"))  # private
         for name in "login", "ca":
             await asyncio.to_thread(keypair, self._keys / name)
-        expires = self._expires = time.time() + self.spec.ttl
+        expires = self._expires = time.time() + min(self.spec.ttl, request.ttl or self.spec.ttl)
         marked = tags.tags(request.run, offer.owner, expires, self.spec.tags)
         self._made = True
-        self.record({"region": self.spec.region, "profile": self.spec.profile, "expires": tags.iso(expires)})
+        self.record({"region": api.region, "profile": self.spec.profile, "expires": tags.iso(expires)})
         group = await network.make_group(
             api, request.run, offer.subnets[0].vpc, offer.source, tags.specification(["security-group"], marked)
         )
@@ -224,10 +231,6 @@ class AwsFleet(Fleet):
         self._made = False
         await self._forget_keys()
         return min(time.time() + self.spec.idle, self._expires)
-
-    async def adopt(self, request: Request, state: str) -> None:
-        """Take over what a process that has died made for the run, or had begun to; `release` removes it."""
-        self._api, self._run, self._made = Api(self.spec.region, self.spec.profile), request.run, True
 
     @classmethod
     async def reclaim(cls, run: str, made: Mapping[str, Any], say: Say) -> str:

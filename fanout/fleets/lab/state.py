@@ -21,6 +21,8 @@ from typing import Any
 from fanout.errors import FleetError, UsageError
 from fanout.fleets.lab.ground import LabHost
 
+MAX_NAME = 40
+"""Characters of a lab's name."""
 LOCK_TIMEOUT = 60.0  # s; for whoever builds or removes a lab to finish
 
 
@@ -43,8 +45,10 @@ def root() -> Path:
 
 def check_name(name: str) -> None:
     """UsageError unless `name` can name a lab: it becomes a folder's name."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", name):
-        raise UsageError(f"{name!r} cannot name a lab: use up to 40 lower-case letters, digits and dashes")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) or len(name) > MAX_NAME:
+        raise UsageError(
+            f"{name!r} cannot name a lab: use up to {MAX_NAME} lower-case letters, digits and dashes"
+        )
 
 
 def folder(name: str) -> Path:

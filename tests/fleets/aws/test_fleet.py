@@ -195,14 +195,6 @@ async def test_kept_machines_stay_for_a_while_and_another_process_can_end_them(
         assert await AwsFleet.reclaim("r1", made, said.append)
 
 
-async def test_what_a_dead_process_made_is_adopted_and_released(account: Account, opened: Opened) -> None:
-    async with opened() as _:
-        heir = AwsFleet("root_address=203.0.113.7")
-        await heir.adopt(Request("r1", 2), "")
-        await heir.release()
-        assert not account.living and not account.groups
-
-
 class TestReap:
     @pytest.fixture
     def left(self, account: Account) -> str:
