@@ -103,7 +103,7 @@ class Source:
             raise UsageError(f"cannot ship {path}: it is no file, folder or symbolic link")
 
     def _entry(self, kind: int, name: str, mode: int, size: int, link: str) -> None:
-        head = blocks.entry(kind, name, mode, size, link)
+        head = blocks.entry(kind, os.fsencode(name), mode, size, os.fsencode(link))
         self._append(head, len(head))
 
     def _append(self, piece: bytes | tuple[Path, tuple[int, int, int]], size: int) -> None:

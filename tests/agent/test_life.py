@@ -40,7 +40,7 @@ def test_it_works_under_every_python(each_python: str, compiled: bool, tmp_path:
         agent.tell(call, "write", b"hello\nworld\n", False)
         agent.until(lambda: agent.logs.get(call) == b"world\n")
         assert agent.tell(call, "stop", 2.0) == ""
-        head = blocks.entry(blocks.FILE, "", 0, 0, "")
+        head = blocks.entry(blocks.FILE, b"", 0, 0, b"")
         digest = blocks.Digest()
         digest.add(blocks.check(0, head))
         ship = {"size": len(head), "bytes": len(head), "digest": digest.result(len(head)), "to": "none",

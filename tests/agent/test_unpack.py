@@ -5,8 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from fanout.agent.core.blocks import FILE, FOLDER, LINK, entry
+from fanout.agent.core import blocks
+from fanout.agent.core.blocks import FILE, FOLDER, LINK
 from fanout.agent.unpack import Unpacker
+
+
+def entry(kind: int, name: str, mode: int, size: int, link: str) -> bytes:
+    return blocks.entry(kind, os.fsencode(name), mode, size, os.fsencode(link))
+
 
 TOP = entry(FOLDER, "", 0o755, 0, "")
 

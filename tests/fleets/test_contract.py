@@ -176,7 +176,7 @@ async def forgotten(kind: Kind) -> AsyncIterator[tuple[Fleet, list[dict[str, Any
     for made in recorded[-1:]:
         said = await type(fleet).reclaim("r1", made, lambda line: None)
         assert said and kind.there() == before
-        assert await type(fleet).holds("r1", made, False) == "" or type(fleet).name == "exec"
+        assert await type(fleet).holds("r1", made, True) == "" or type(fleet).name == "exec"
     assert kind.there() == before
 
 

@@ -15,7 +15,6 @@ whole is that of the checks in order, and does not depend on what was compressed
 
 from __future__ import annotations
 
-import os
 import zlib
 from hashlib import sha256
 from struct import Struct
@@ -108,7 +107,6 @@ class Digest:
         return digest.digest()
 
 
-def entry(kind: int, name: str, mode: int, size: int, link: str) -> bytes:
-    """What stands before the content.  Names are as the file system has them: any bytes, as surrogates."""
-    names = os.fsencode(name), os.fsencode(link)
-    return ENTRY.pack(kind, mode, size, *map(len, names)) + names[0] + names[1] + b"."
+def entry(kind: int, name: bytes, mode: int, size: int, link: bytes) -> bytes:
+    """What stands before the content.  Names are as the file system has them."""
+    return ENTRY.pack(kind, mode, size, len(name), len(link)) + name + link + b"."
