@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 from fanout.agent.core import machineset
@@ -10,11 +11,14 @@ from fanout.agent.core.node import DONE
 from fanout.durations import parse_duration
 from fanout.durations import show as show_duration
 from fanout.errors import UsageError
+from fanout.root.call import Call
 from fanout.root.outcomes import Outcome
 from fanout.root.shipping import Source
 from fanout.scenario import failures
 from fanout.scenario.context import Context
 from fanout.scenario.failures import ShipFailed, Trouble
+
+TELL = 10.0  # s between two lines about a file that is on its way
 
 
 async def ship(
@@ -32,7 +36,7 @@ async def ship(
     call = context.session.shipping.ship(source, bits, place, mode, cache)
     try:
         with context.doing(f"shipping {path} to {context.names(bits)}"):
-            await call.wait(DONE, timeout=seconds)
+            await _wait(context, call, str(path), seconds)
         troubles = [
             Trouble(reason, machines, Outcome.FAILED)
             for machines, (outcome, reason) in call.groups(DONE)
@@ -55,6 +59,16 @@ async def ship(
         head = f"shipping {path} failed on {bad} of {machineset.count(bits)} machines"
         raise ShipFailed(failures.message(context, head, troubles), failures.failures(context, troubles))
     return place if place.startswith(("/", "~")) else f"./{place}"
+
+
+async def _wait(context: Context, call: Call, path: str, seconds: float) -> None:
+    """Until all have it, or the time is up; what takes long tells how far it is."""
+    began, before = time.monotonic(), context.session.shipping.sent
+    while (left := began + seconds - time.monotonic()) > 0 and not await call.wait(DONE, timeout=min(TELL, left)):
+        done, rate = call.settled(DONE), (context.session.shipping.sent - before) / (time.monotonic() - began)
+        context.observer.note(
+            f"shipping {path}: done on {machineset.count(done)} of {machineset.count(call.targets)} machines, "
+            f"{rate / 1e6:.1f} MB/s sent; waiting for {context.names(call.targets & ~done)}")
 
 
 def _union(troubles: list[Trouble]) -> int:

@@ -151,3 +151,19 @@ async def test_a_relay_that_dies_in_the_middle_costs_nobody_else_the_file(passes
         want = hashlib.sha256(open({str(source)!r}, "rb").read()).hexdigest()
         assert (await others.run("sha256sum < big")).stdout.split()[0] == want
     """, machines=6, relays=2)
+
+
+async def test_what_takes_long_tells_how_far_it_is_and_who_is_waited_for(
+        passes: Passes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fanout.scenario.shipping.TELL", 0.2)
+    (tmp_path / "file").write_bytes(os.urandom(1 << 20))
+    _, recorder = await passes(f"""
+        import os, signal
+        pid = int((await fleet[1].run("echo $PPID")).stdout)
+        os.kill(pid, signal.SIGSTOP)
+        sending = asyncio.ensure_future(fleet.ship({str(tmp_path / "file")!r}))
+        await asyncio.sleep(1.5)
+        os.kill(pid, signal.SIGCONT)
+        await sending
+    """, machines=3)
+    assert any(note.endswith("waiting for local-1") and "done on 2 of 3 machines" in note for note in recorder.notes)
