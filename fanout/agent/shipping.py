@@ -230,7 +230,8 @@ class Transfer:
 
     def pump(self) -> bool:
         """Send each child what it may have, as far as its link has room; False when there was nothing to send."""
-        feed, now, sent = self.feed, self._agent.loop.now, False
+        feed, now = self.feed, self._agent.loop.now
+        sent = gone = False
         if self.failed:
             return False
         read: dict[int, bytes] = {}
@@ -238,6 +239,7 @@ class Transfer:
             link = self._agent.node.children.get(child)
             if link is None:
                 feed.forget(child)
+                gone = True  # nobody waits for it any more
                 continue
             while link.queued(frames.BULK) < QUEUE:
                 offset = feed.next(child)
@@ -255,7 +257,7 @@ class Transfer:
                 link.send(frames.BULK, frames.DATA, self._call, b"", read[offset])
                 feed.sent(child, blocks.size_of(read[offset]), now)
                 sent = True
-        if sent or feed.due() is not None:
+        if sent or gone or feed.due() is not None:
             self.demand()
             self._release()
             due = feed.due()

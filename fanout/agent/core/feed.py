@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from _collections import deque
 
-LEAST, MOST = 240 << 10, 4 << 20  # bytes that a child lets its parent send ahead
+LEAST, MOST = 120 << 10, 4 << 20  # bytes that a child lets its parent send ahead
 DELAY = 0.025  # s that what was allowed may take longer than at best (or half as long again), before less is
 PATIENCE = 0.5  # s that a node without room waits for a child that takes nothing, while others could go on
 
@@ -41,7 +41,7 @@ class Feed:
         self.end = end
         self._reached = end
         """How far it ever came."""
-        self.window = 2 * LEAST
+        self.window = LEAST
         self._asked: deque[tuple[int, float]] = deque()
         """(how far the parent may send, when that was said), of what is still to come."""
         self._best = float("inf")
@@ -120,7 +120,8 @@ class Feed:
                 return None
             self.restart(min(behind))
             floor = self.end
-        allowed = min(self.size, (self.end if self.roomy else floor) + self.window)
+        # What came stays allowed: the window may have shrunk since, and without room it begins at the slowest child.
+        allowed = min(self.size, max(self.end, (self.end if self.roomy else floor) + self.window))
         again = self._allowed < 0
         news = allowed - self._allowed
         if not again and (news <= 0 or (news < max(LEAST // 2, self.window // 4) and allowed < self.size)):
