@@ -13,6 +13,7 @@ import click
 
 from fanout.cli.exec import chosen, selection, settings
 from fanout.cli.main import INTERRUPTED
+from fanout.cli.types import size
 from fanout.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,15 +26,6 @@ CODES = {"ok": 0, "incomplete": FAILED, "failed": FAILED, "timed out": TIMED_OUT
 FOREVER = 30 * 86400.0  # s for a fetch without --command-timeout
 FRAME = 0.2  # s between two looks of the progress
 STRAGGLERS = 5  # as many, or fewer, are named
-
-
-def size(ctx: click.Context, param: click.Parameter, value: str) -> int:
-    from fanout.scenario.sizes import parse_size
-
-    try:
-        return parse_size(value)
-    except UsageError as error:
-        raise click.BadParameter(str(error), ctx, param) from error
 
 
 @click.command("fetch", short_help="Bring files of many machines here.")

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fanout.cli.types import duration
+from fanout.cli.types import duration, size
 from fanout.errors import UsageError
 
 if TYPE_CHECKING:
     from fanout.report.logs import Line
 
 NOTHING = 1
-TAIL = 2048  # bytes of each log that `-f` begins with
 RECEIVE = 256 << 10
 
 
@@ -30,13 +29,15 @@ RECEIVE = 256 << 10
 @click.option("--grep", "pattern", metavar="REGEX", help="Only lines that match.")
 @click.option("--since", metavar="DURATION", callback=duration,
               help="Only what was printed in the last 5m, for example: before now, or before the end of the run.")
+@click.option("--tail", metavar="SIZE", callback=size, default="2KB", show_default=True,
+              help="With -f: how much of each log to begin with; 1GB searches all that machines have, with --grep.")
 @click.option("-b", "--fold", is_flag=True, help="Machines that printed the same, once.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("-N", "--no-prefix", is_flag=True, help="Lines without machine and process.")
 @click.pass_context
 def command(
-    ctx: click.Context, /, run: str, which: str, follow: bool, pattern: str | None, since: float | None, fold: bool,
-    as_json: bool, no_prefix: bool,
+    ctx: click.Context, /, run: str, which: str, follow: bool, pattern: str | None, since: float | None, tail: int,
+    fold: bool, as_json: bool, no_prefix: bool,
 ) -> None:
     """Show what the processes of RUN printed, of all machines in the order of time.
 
@@ -63,7 +64,7 @@ def command(
         raise UsageError(f"--grep {pattern!r}: {error}") from None
     show = shower(as_json, prefix=not no_prefix)
     try:
-        if follow and (lines := followed(folder, machines, process)) is not None:
+        if follow and (lines := followed(folder, machines, process, tail)) is not None:
             shown = stream((line for line in lines if regex is None or regex.search(line.text)), show)
         else:
             shown = afterwards(folder, machines, process, regex, since, fold, show)
@@ -117,7 +118,7 @@ def afterwards(
     return folded_lines(lines, len(logs)) if fold else stream(lines, show)
 
 
-def followed(folder: Path, machines: set[str] | None, process: str | None) -> Iterator[Line] | None:
+def followed(folder: Path, machines: set[str] | None, process: str | None, tail: int) -> Iterator[Line] | None:
     """Lines as they come, until the run ends; None when it does not go on any more."""
     from fanout.report.folder import LIVE
     from fanout.root.sockets import connect
@@ -126,7 +127,7 @@ def followed(folder: Path, machines: set[str] | None, process: str | None) -> It
         socket = connect(folder / LIVE)
     except OSError:
         return None
-    asked = {"machines": None if machines is None else sorted(machines), "process": process, "tail": TAIL}
+    asked = {"machines": None if machines is None else sorted(machines), "process": process, "tail": tail}
     socket.sendall(json.dumps(asked).encode() + b"\n")
     return _received(socket)
 

@@ -21,6 +21,16 @@ def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> f
     return seconds
 
 
+def size(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    """`64MB`, `200KB`, `4096`; as bytes."""
+    from fanout.scenario.sizes import parse_size
+
+    try:
+        return parse_size(value)
+    except UsageError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
+
+
 def relays(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
     """`auto`, as None, or a number of relays."""
     if value == "auto":

@@ -25,7 +25,7 @@ def disguised(folder: Path, kind: str) -> str:
     program = folder / "python3"
     here = Path(impostor.__file__).parents[2]
     program.write_text(f"#!/bin/sh\ncd '{here}' && exec '{sys.executable}' -m tests.faults.impostor "
-                       f"'{kind}' {payload(False).build}\n")
+                       f"'{kind}' {payload().build}\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     return str(program)
 
