@@ -241,7 +241,7 @@ class Link:
             return None
         if self._due is not None and now - self._due > 0.5:
             self._heard = min(now, self._heard + now - self._due)  # what was heard on waking is not in the future
-        self._due = None
+        self._due = now  # until `timeout` says more: what passes before that is our own work
         if now - self._heard > SILENCE:
             return "no sign of life for %.0f s" % (now - self._heard)
         ahead = None if clock is None or self.offset is None else clock + self.offset

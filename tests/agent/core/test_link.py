@@ -382,3 +382,16 @@ def test_a_new_link_says_nothing_and_wants_nothing() -> None:
     for up in (True, False):
         for ask in shapes():
             assert not ask(Link(up, 0.0))
+
+
+def test_time_that_a_node_spends_on_its_own_work_is_no_silence_of_a_child() -> None:
+    parent, _ = ends(100.0)
+    assert parent.tick(100.1, 0, None) is None
+    assert parent.tick(108.0, 0, None) is None  # the same turn goes on: nothing was read in between
+    for _ in range(5):
+        due = parent.timeout()
+        assert due is not None
+        said = parent.tick(due, 0, None)
+        if said is not None:
+            break
+    assert said is not None and "no sign of life" in said
