@@ -55,6 +55,7 @@ def hosts(machines: Callable[..., LabMachines]) -> LabMachines:
 def account(hosts: LabMachines, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cloud]:
     with Cloud(hosts) as cloud:
         enter(cloud, monkeypatch, tmp_path)
+        monkeypatch.setenv("TMPDIR", str(tmp_path))  # a root that is killed leaves its throw-away keys there
         yield cloud
 
 
