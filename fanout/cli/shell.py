@@ -173,7 +173,7 @@ class Shell:
             note = f"(and {cut} bytes more)\n".encode() if cut else b""
             names = tuple(self.session.machines[i].name for i in machineset.members(machines))
             groups.append(Group(names, out + err + note, end))
-        return sorted(groups, key=lambda group: -len(group.names))
+        return sorted(groups, key=lambda group: (-len(group.names), group.names))
 
     @contextlib.contextmanager
     def _interruptible(self, call: Call) -> Iterator[None]:

@@ -105,7 +105,7 @@ def grouped(results: Sequence[tuple[str, bytes, str]]) -> list[Group]:
     for name, output, end in results:
         alike.setdefault((output, end), []).append(name)
     groups = [Group(tuple(names), output, end) for (output, end), names in alike.items()]
-    return sorted(groups, key=lambda group: -len(group.names))
+    return sorted(groups, key=lambda group: (-len(group.names), group.names))
 
 
 def folded(groups: Sequence[Group], terminal: bool) -> bytes:

@@ -166,7 +166,10 @@ def snippets() -> list[object]:
 
 
 @pytest.mark.parametrize("text", snippets())
-async def test_each_snippet_is_part_of_a_scenario_that_passes(text: str, tmp_path: Path) -> None:
+async def test_each_snippet_is_part_of_a_scenario_that_passes(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # some make files where they are run
     if "@scenario" in text:
         path = tmp_path / "tested.py"
         path.write_text(text)

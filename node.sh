@@ -1,2 +1,0 @@
-#!/bin/sh
-echo node $1 of $FANOUT_NAME
