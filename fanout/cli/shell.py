@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fanout.agent.core.node import DONE
-from fanout.cli.exec import chosen, selection, settings
+from fanout.cli.selection import chosen, selection, tree
 from fanout.errors import FanoutError, FleetError, UsageError
 from fanout.names import expand, fold
 
@@ -57,13 +57,7 @@ def command(**options: Any) -> None:
 
 
 async def session_over(hosts: list[Any], options: dict[str, Any]) -> None:
-    from fanout.root.machine import Machine
-    from fanout.root.planner import plan
-    from fanout.root.session import Session
-
-    parents = plan(len(hosts), relays=options["relays"], depth=None, width=None,
-                   preferred=[i for i, host in enumerate(hosts) if host.relay]).parents
-    session = Session([Machine(i, host, host.role or "") for i, host in enumerate(hosts)], parents, settings(options))
+    session = tree(hosts, options)
     session.on_down = lambda machines, outcome, reason: _say(f"{_names(session, machines)}: {outcome}: {reason}")
     try:
         await session.connect()
