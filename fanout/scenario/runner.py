@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fanout.agent.core import machineset
 from fanout.durations import show as show_duration
@@ -48,6 +48,10 @@ from fanout.scenario.loader import beside, load
 from fanout.scenario.observers import Observers
 from fanout.scenario.params import bind
 from fanout.scenario.verdict import judge
+from fanout.scenario.workshop import Workshop
+
+if TYPE_CHECKING:
+    from fanout.scenario.builder import Builder
 
 TIMEOUT = 3600.0
 """Seconds for a run that says nothing else."""
@@ -152,7 +156,9 @@ class _Run:
             options.run, source.name, lease=options.lease,
             ssh={"kex": options.kex or KEX, "cipher": options.cipher or CIPHER, "forward_agent": options.forward_agent})
         self._limit = options.timeout or scenario.ttl or TIMEOUT
+        self._builder: Builder | None = None
         self._built: dict[str, Path] = {}
+        self._building = False
         self._needed = 0
         self._playing = False
         self._reports = 0
@@ -202,7 +208,7 @@ class _Run:
         try:
             await work
         finally:
-            self.result.timings[name] = time.monotonic() - began
+            self.result.timings[name] = self.result.timings.get(name, 0.0) + time.monotonic() - began
 
     # Up.
 
@@ -227,22 +233,27 @@ class _Run:
         def log(data: bytes) -> None:
             self.observer.log("root", "build", data, time.time())
 
-        builder = Builder(build, build.filled(self.args), log, self.observer.note)
+        self._builder = Builder(build, build.filled(self.args), log, self.observer.note)
+        await self._making(self._make(None) if build.where == "root" else self._builder.find())
 
-        async def made() -> None:
-            self._built = await builder.made()
+    async def _make(self, shop: Workshop | None) -> None:
+        if self._builder is not None:
+            self._built = self._built or await self._builder.made(shop)
 
-        await self._timed("build_s", made())
+    async def _making(self, work: Coroutine[Any, Any, None]) -> None:
+        self._building = True
+        await self._timed("build_s", work)
+        self._building = False
 
     def _too_long(self) -> str:
         text = f"the run took longer than {show_duration(self._limit)} (--timeout, or the scenario's ttl)"
-        if self.scenario.build is not None and not self._built:
-            return f"{text}; it was building {self.scenario.build}"
+        pending = "".join(f"\n  {doing}" for doing in self.context.pending()) if self.context is not None else ""
+        if self._building:
+            return f"{text}; it was building {self.scenario.build}{pending}"
         if self.context is None:
             return f"{text}; the fleet was still being provisioned"
         if not self._playing:
             return f"{text}; machines were still being connected"
-        pending = "".join(f"\n  {doing}" for doing in self.context.pending())
         return f"{text}; it was{pending or ' in code of the scenario itself'}"
 
     async def _provision(self) -> list[Host]:
@@ -332,6 +343,8 @@ class _Run:
         fleet = Fleet(self.context, self.session.up)
         self._playing = True
         try:
+            if self._builder is not None:
+                await self._making(self._make(Workshop(fleet[0])))
             for name, path in self._built.items():
                 fleet.build[name] = await fleet.ship(path, f"build/{name}", timeout=self._limit)
             async with live(self.context, self.options.live):
