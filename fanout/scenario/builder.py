@@ -86,6 +86,10 @@ class Builder:
         except TimeoutError:
             took = show(self._build.timeout)
             raise BuildFailed(f"the build of {self._build} did not end within {took} (git(..., timeout=))") from None
+        except BuildFailed:
+            raise
+        except ScenarioFailure as error:  # of the machine
+            raise BuildFailed(f"the build of {self._build}: {error}") from None
         except OSError as error:
             raise BuildFailed(f"the build of {self._build}: {error}; is there space in {self._place}?") from None
         finally:
@@ -94,7 +98,7 @@ class Builder:
     async def _made(self, shop: Workshop | None) -> dict[str, Path]:
         commit = self._commit
         platform = await shop.platform() if shop is not None else ""
-        what = [commit, self._build.command, self._build.outputs, platform]
+        what = [commit, self._build.command, self._build.outputs, self._build.where, platform]
         kept = self._place / blake2b(json.dumps(what).encode(), digest_size=16).hexdigest()
         if await asyncio.to_thread(_whole, kept, self._build.names):
             os.utime(kept)

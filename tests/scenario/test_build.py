@@ -21,6 +21,7 @@ from tests.agent.parent import gone
 from tests.root.trees import until
 from tests.scenario import play as playing
 from tests.scenario.play import Play, Recorder
+from tests.sshd import LoopbackSshd
 
 BUILD = """echo compiling; mkdir -p out/data; cp version out/data
 printf '#!/bin/sh\\necho %s\\n' $(cat version) > out/node; chmod +x out/node"""
@@ -306,9 +307,9 @@ async def test_one_machine_builds_and_all_have_it(play: Play, tmp_path: Path, ca
     assert left(cache) == []
 
 
-async def test_another_platform_and_the_root_are_other_builds(
+async def test_what_a_machine_says_of_its_platform_is_another_build_and_never_the_roots(
         play: Play, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for platform in ("echo one", "echo another", "echo one"):
+    for platform in ("echo one", "true", "echo one"):
         monkeypatch.setattr(workshop, "PLATFORM", platform)
         await play_there(play, tmp_path, "pass", '"cp version out", "out"', machines=1)
     await made(tmp_path / "repository", "side", "cp version out", ["out"])
@@ -340,7 +341,8 @@ async def test_a_machine_needs_neither_git_nor_the_repository(
         ('"echo no such header >&2; exit 3", "out"', "ended (exit 3):\n  no such header"),
         ('"true", "out"', "has not made out"),
         ('"sleep 1000", "out", timeout="2s"', "did not end within 2.0s"),
-        ('"mkdir out; ln -s /etc out/etc", "out"', "on local-0 at "),
+        ('"mkdir out; ln -s /etc out/etc", "out"', "leads out"),
+        ('"kill -9 $PPID", "out"', "local-0"),  # the agent: the machine is lost
     ],
 )
 async def test_a_build_that_fails_on_a_machine_says_why(
@@ -375,8 +377,24 @@ async def test_what_a_build_leaves_in_the_background_of_a_machine_is_ended(play:
 
 
 async def test_a_build_on_a_machine_counts_in_the_time_of_the_run_and_is_named(play: Play, tmp_path: Path) -> None:
-    result, _ = await play_there(play, tmp_path, "pass", '"sleep 1000", "out"', machines=1, timeout=3.0)
+    result, _ = await play_there(play, tmp_path, "pass", '"sleep 1000", "out"', machines=1, timeout=5.0)
     assert result.outcome == "failed" and "it was building side of " in result.reason and "local-0" in result.reason
+
+
+@pytest.mark.sshd
+async def test_a_host_builds_for_others_over_ssh(
+        sshd: LoopbackSshd, play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/known_hosts").write_text(sshd.known_hosts)
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"{sshd.user}@127.1.0.[1-3]:{sshd.port} key={sshd.key} name=n[1-3]\n")
+    repository_of(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result, seen = await play_there(
+        play, tmp_path, 'assert (await fleet.run([fleet.build["node"]])).stdout == "two\\n"', f'{BUILD!r}, "out/node"',
+        machines=None, fleet=f"hosts:{hosts}", relays=0)
+    assert result.outcome == "passed", result.reason
+    assert seen.logs["n1", "build"] == b"compiling\n"
 
 
 @pytest.mark.parametrize("how", ['where="moon"', 'where=None'])
