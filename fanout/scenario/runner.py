@@ -214,15 +214,17 @@ class _Run:
 
     async def _work(self) -> None:
         """UsageError and FleetError go to the caller; whatever the scenario does is concluded here."""
-        try:  # first: a build that fails costs no machines
-            await self._build()
+        try:
+            await self._build()  # first: a build that fails costs no machines
+            hosts = await self._provision()
+            await self._timed("connect_s", self._connect(hosts))
+            if not self._enough():
+                return
+            await self._build_there()
         except ScenarioFailure as failure:
             self._conclude(*judge(failure))
             return
-        hosts = await self._provision()
-        await self._timed("connect_s", self._connect(hosts))
-        if self._enough():
-            await self._timed("scenario_s", self._play())
+        await self._timed("scenario_s", self._play())
 
     async def _build(self) -> None:
         build = self.scenario.build
@@ -234,11 +236,16 @@ class _Run:
             self.observer.log("root", "build", data, time.time())
 
         self._builder = Builder(build, build.filled(self.args), log, self.observer.note)
-        await self._making(self._make(None) if build.where == "root" else self._builder.find())
+        await self._making(self._builder.find() if build.where == "machine" else self._make(self._builder, None))
 
-    async def _make(self, shop: Workshop | None) -> None:
-        if self._builder is not None:
-            self._built = self._built or await self._builder.made(shop)
+    async def _build_there(self) -> None:
+        if self._builder is not None and not self._built:
+            assert self.session is not None and self.context is not None
+            machine = self.context.machines[machineset.first(self.session.up)]
+            await self._making(self._make(self._builder, Workshop(machine)))
+
+    async def _make(self, builder: Builder, shop: Workshop | None) -> None:
+        self._built = await builder.made(shop)
 
     async def _making(self, work: Coroutine[Any, Any, None]) -> None:
         self._building = True
@@ -343,8 +350,6 @@ class _Run:
         fleet = Fleet(self.context, self.session.up)
         self._playing = True
         try:
-            if self._builder is not None:
-                await self._making(self._make(Workshop(fleet[0])))
             for name, path in self._built.items():
                 fleet.build[name] = await fleet.ship(path, f"build/{name}", timeout=self._limit)
             async with live(self.context, self.options.live):
