@@ -210,9 +210,12 @@ class Builder:
                 shutil.copy2(source, target)
             hashes[name] = _hash(target)
         (place / "hashes.json").write_text(json.dumps(hashes))
-        if kept.exists():
-            shutil.rmtree(kept)  # it is damaged, or another run has just made the same
-        with contextlib.suppress(FileExistsError):
+        try:
+            place.rename(kept)
+        except OSError:
+            if _whole(kept, self._build.names):
+                return  # another run has just made the same, and may be using it
+            kept.rename(place.with_name("damaged"))
             place.rename(kept)
 
 
