@@ -141,7 +141,8 @@ async def test_what_was_changed_in_the_cache_is_built_again(repository: Path) ->
 
 
 async def test_two_that_build_the_same_at_once_both_get_it(repository: Path, cache: Path) -> None:
-    together = f"cp version out; echo >> '{repository}/n'; until [ $(wc -l < '{repository}/n') = 6 ]; do sleep 0.01; done"
+    count = f"'{repository}/count'"
+    together = f"cp version out; echo >> {count}; until [ $(wc -l < {count}) = 6 ]; do sleep 0.01; done"
     found = await asyncio.gather(*[made(repository, "main", together, ["out"]) for _ in range(6)])
     assert {one["out"].read_text() for one in found} == {"one\n"} and left(cache) == []
 
