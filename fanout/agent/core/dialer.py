@@ -41,8 +41,17 @@ class Dialer:
         return machine in self._active
 
     def add(self, machine: int, deadline: float) -> None:
+        """To be dialled, once; what was to become of it before is forgotten."""
+        self._drop(machine)
         self._fresh.append(machine)
         self._deadlines[machine] = deadline
+
+    def _drop(self, machine: int) -> None:
+        self._tries.pop(machine, None)
+        if self._deadlines.pop(machine, None) is not None and machine not in self._active:
+            if machine in self._fresh:
+                self._fresh.remove(machine)
+            self._waiting = [entry for entry in self._waiting if entry[1] != machine]
 
     def start(self, now: float) -> list[int]:
         """The machines to dial now; each is in flight until `succeeded` or `failed`."""
@@ -60,11 +69,11 @@ class Dialer:
         return started
 
     def succeeded(self, machine: int) -> None:
+        """It is connected, by whichever attempt: there is no other."""
+        self._drop(machine)
         if machine in self._active:
             self._active.discard(machine)
             self.bound = min(self._most, self.bound + 1)
-        self._tries.pop(machine, None)
-        self._deadlines.pop(machine, None)
 
     def failed(self, machine: int, again: bool, now: float) -> bool:
         """True: it will be dialled again.  `again`: the failure is one that may pass."""

@@ -102,3 +102,17 @@ def test_a_retry_that_is_due_goes_before_a_first_attempt() -> None:
     assert dialer.start(0.0) == [1]
     assert dialer.failed(1, True, 0.0)
     assert dialer.start(1.0) == [1]
+
+
+def test_a_machine_that_is_wanted_anew_is_dialled_once() -> None:
+    """Between attempts to attach it a retry may still be queued: what is connected must not be dialled again."""
+    dialer = Dialer(32, lambda: 0.0)
+    dialer.add(7, 10.0)
+    assert dialer.start(0.0) == [7]
+    assert dialer.failed(7, True, 0.0)
+    dialer.succeeded(7)
+    dialer.add(7, 20.0)
+    dialer.add(7, 20.0)
+    assert dialer.start(0.0) == [7]
+    dialer.succeeded(7)
+    assert dialer.start(5.0) == [] and dialer.timeout() is None
