@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fanout.cli.exec import chosen, selection, settings
+from fanout.cli.machines import Machines, on_machines, selection, settings
 from fanout.cli.main import INTERRUPTED
 from fanout.errors import UsageError
 
 if TYPE_CHECKING:
-    from fanout.fleets.base import Host
     from fanout.root.call import Call
     from fanout.root.session import Session
     from fanout.root.shipping import Source
@@ -40,8 +39,7 @@ def octal(ctx: click.Context, param: click.Parameter, value: str | None) -> int 
 
 
 @click.command("copy", short_help="Copy files and folders to many machines.")
-@selection
-@click.option("--width", type=click.IntRange(min=1), metavar="N", help="Most machines that a relay sends to.")
+@selection("as many as are fastest", "Until it is given up on a machine")
 @click.option("--mode", metavar="OCTAL", callback=octal, help="Permission bits of a file, instead of its own.")
 @click.option("--no-cache", is_flag=True, help="Machines use and keep no copy of their own beside DEST.")
 @click.option("--no-compress", is_flag=True, help="Send everything as it is, though it would compress.")
@@ -50,7 +48,7 @@ def octal(ctx: click.Context, param: click.Parameter, value: str | None) -> int 
 @click.argument("paths", nargs=-1, required=True, metavar="SRC... DEST")
 @click.pass_context
 def command(
-    ctx: click.Context, /, paths: tuple[str, ...], width: int | None, mode: int | None, no_cache: bool,
+    ctx: click.Context, /, paths: tuple[str, ...], mode: int | None, no_cache: bool,
     no_compress: bool, as_json: bool, quiet: bool, **options: Any,
 ) -> None:
     """Copy files and folders to many machines at once, through a tree of them: each is sent on as it comes in.
@@ -76,8 +74,6 @@ def command(
     if len(paths) < 2:
         raise UsageError("copy what, and where to? Write: fanout copy -w NAMES SRC... DEST")
     *texts, dest = paths
-    hosts = chosen(options)
-    import asyncio
     import contextlib
 
     from fanout.root.shipping import Source
@@ -92,10 +88,11 @@ def command(
         twice = sorted({to for to in names if names.count(to) > 1})
         if twice:
             raise UsageError(f"two of these would be {twice[0]} there: copy them one after the other")
-        try:
-            ctx.exit(asyncio.run(Copy(hosts, sources, mode, not no_cache, as_json, quiet, width, options).run()))
-        except KeyboardInterrupt:
-            ctx.exit(INTERRUPTED)
+
+        async def work(machines: Machines) -> int:
+            return await Copy(machines, sources, mode, not no_cache, as_json, quiet, options).run()
+
+        ctx.exit(on_machines(options, work))
 
 
 def place(source: Source, dest: str, several: bool) -> str:
@@ -106,15 +103,15 @@ def place(source: Source, dest: str, several: bool) -> str:
 
 
 class Copy:
-    def __init__(self, hosts: list[Host], sources: list[tuple[Source, str]], mode: int | None, cache: bool,
-                 as_json: bool, quiet: bool, width: int | None, options: dict[str, Any]) -> None:
-        self._hosts = hosts
+    def __init__(self, machines: Machines, sources: list[tuple[Source, str]], mode: int | None, cache: bool,
+                 as_json: bool, quiet: bool, options: dict[str, Any]) -> None:
+        self._hosts = machines.hosts
+        self._relay_key = machines.relay_key
         self._sources = sources
         self._mode = mode
         self._cache = cache
         self._json = as_json
         self._quiet = quiet
-        self._width = width
         self._options = options
         self._ends: dict[int, tuple[str, str]] = {}
         """Machine -> (outcome, reason); complete in the end."""
@@ -161,10 +158,11 @@ class Copy:
         from fanout.root.session import Session
 
         hosts, options = self._hosts, self._options
-        parents = plan(len(hosts), relays=options["relays"], depth=None, width=self._width,
+        parents = plan(len(hosts), relays=options["relays"], depth=None, width=options["width"],
                        preferred=[i for i, host in enumerate(hosts) if host.relay]).parents
         session = Session(
-            [Machine(i, host, host.role or "") for i, host in enumerate(hosts)], parents, settings(options))
+            [Machine(i, host, host.role or "") for i, host in enumerate(hosts)], parents, settings(options),
+            relay_key=self._relay_key)
         try:
             await session.connect(lambda done, total: self._draw(f"{done}/{total} machines connected"))
             copying = asyncio.ensure_future(self._ship(session))

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from fanout.cli.machines import Machines, on_machines, selection, settings
 from fanout.cli.main import INTERRUPTED
-from fanout.cli.types import duration, relays
 from fanout.errors import UsageError
 
 if TYPE_CHECKING:
     from fanout.cli.printer import Printer
-    from fanout.fleets.base import Host
 
 STDIN_MOST = 16 << 20
 FLAT = 256
@@ -23,35 +20,9 @@ FLAT = 256
 PER_RELAY = 64
 
 
-def selection(function: Any) -> Any:
-    """The options that say which machines, and how they are reached: those of `exec` and `shell` alike."""
-    for option in reversed([
-        click.option("-w", "--hosts", "names", metavar="NAMES", multiple=True,
-                     help="Machines, such as 'node[1-500],db[1-3]'; @FILE for a hosts file; may be repeated."),
-        click.option("--fleet", metavar="SPEC", envvar="FANOUT_FLEET", help="Machines of a fleet instead of -w."),
-        click.option("-x", "--exclude", metavar="NAMES", multiple=True, help="Leave these out."),
-        click.option("-g", "--group", "roles", metavar="ROLE", multiple=True,
-                     help="Only machines with this role= in the hosts file."),
-        click.option("-f", "--fanout", "handshakes", type=click.IntRange(min=1), default=32, show_default=True,
-                     metavar="N", help="SSH handshakes under way at once; commands run all at once."),
-        click.option("-l", "--user", metavar="NAME", help="Log in by this name where none is given."),
-        click.option("-t", "--connect-timeout", metavar="DURATION", callback=duration, default="15s",
-                     show_default=True, help="Until a machine is connected, or given up."),
-        click.option("-u", "--command-timeout", metavar="DURATION", callback=duration,
-                     help="Until it is given up on a machine, and killed there; by default never."),
-        click.option("--relays", metavar="auto|K", callback=relays, default="auto", show_default=True,
-                     help=f"Machines that reach the others; 0: none, and auto: none up to {FLAT}."),
-        click.option("--forward-agent", is_flag=True, help="Let relays log in by your SSH agent."),
-        click.option("--kex", metavar="NAME", help="SSH key exchange; by default a fast one that both ends have."),
-        click.option("--cipher", metavar="NAME", help="SSH cipher; by default a fast one that both ends have."),
-    ]):
-        function = option(function)
-    return function
-
-
 @click.command("exec", short_help="Run one command on many machines.",
                context_settings={"ignore_unknown_options": False})
-@selection
+@selection(f"none up to {FLAT} machines", "Until it is given up on a machine, and killed there")
 @click.option("-b", "--fold", "form", flag_value="fold", help="At the end, equal outputs once: 'node[1-499]: ...'.")
 @click.option("--diff", "form", flag_value="diff", help="At the end, how machines differ from the majority.")
 @click.option("--errors-only", is_flag=True, help="Only what comes from machines where it failed, at the end.")
@@ -85,22 +56,27 @@ def command(
       255  a machine could not be reached, or was lost (the summary tells)
     and 130 after Ctrl-C, which ends the command on every machine.
     """
-    hosts = chosen(options)
-    import asyncio
-
-    from fanout.cli.printer import Printer
-
     if errors_only and form is None:
         form = "stream-errors"
-    printer = Printer([host.name for host in hosts], form or "stream", errors_only=errors_only, prefix=not no_prefix,
-                      quiet=quiet)
     stdin = read_stdin() if with_stdin else b""
-    try:
-        code = asyncio.run(execute(hosts, " ".join(words), stdin, printer, options))
-    except KeyboardInterrupt:
-        printer.close(interrupted=True)
-        ctx.exit(INTERRUPTED)
-    ctx.exit(code)
+
+    async def work(machines: Machines) -> int:
+        import asyncio
+
+        from fanout.cli.printer import Printer
+
+        if any(host.local for host in machines.hosts):
+            raise UsageError("exec goes over SSH, and the machines of --fleet local have none: take --fleet lab, or"
+                             " `fanout shell --fleet local`")
+        printer = Printer([host.name for host in machines.hosts], form or "stream", errors_only=errors_only,
+                          prefix=not no_prefix, quiet=quiet)
+        try:
+            return await execute(machines, " ".join(words), stdin, printer, options)
+        except asyncio.CancelledError:  # by a second Ctrl-C
+            printer.close(interrupted=True)
+            raise
+
+    ctx.exit(on_machines(options, work))
 
 
 def read_stdin() -> bytes:
@@ -110,70 +86,20 @@ def read_stdin() -> bytes:
     return data
 
 
-def chosen(options: dict[str, Any]) -> list[Host]:
-    """The machines that the options select, in order, each once.  UsageError when there are none."""
-    import dataclasses
-
-    from fanout import names
-    from fanout.fleets.hosts import HostsFleet
-
-    if bool(options["names"]) == bool(options["fleet"]):
-        raise UsageError("which machines? Name them by -w 'node[1-40]' or -w @FILE, or give --fleet (not both)")
-    specs = list(options["names"])
-    if options["fleet"]:
-        kind, _, text = options["fleet"].partition(":")
-        if kind != "hosts":
-            raise UsageError(f"--fleet {options['fleet']}: exec runs on machines that exist; write hosts:FILE, or list"
-                             " those of a lab by `fanout lab ls --hosts`")
-        specs = [text]
-    found: dict[str, Host] = {}
-    for spec in specs:
-        if spec.startswith("@"):
-            spec = spec[1:] if spec == "@-" or "/" in spec else str(Path(spec[1:]).expanduser().absolute())
-        elif not options["fleet"] and not names.expand(spec):
-            continue
-        for host in HostsFleet(spec).hosts:
-            found.setdefault(host.name, host)
-    for text in options["exclude"]:
-        for name in _names(text):
-            found.pop(name, None)
-    hosts = [host for host in found.values() if not options["roles"] or host.role in options["roles"]]
-    if not hosts:
-        given = sorted({host.role for host in found.values() if host.role})
-        known = f"; there are {', '.join(given)}" if given else "; no machine has a role="
-        raise UsageError("no machine is left" + (known if options["roles"] else " after --exclude"))
-    if options["user"]:
-        hosts = [host if host.user else dataclasses.replace(host, user=options["user"]) for host in hosts]
-    return hosts
-
-
-def _names(text: str) -> list[str]:
-    from fanout import names
-    from fanout.fleets.hosts import HostsFleet
-
-    if text.startswith("@"):
-        return [host.name for host in HostsFleet(str(Path(text[1:]).expanduser().absolute())).hosts]
-    return names.expand(text)
-
-
-def relay_count(asked: int | None, machines: int) -> int:
+def relay_count(asked: int | None, width: int | None, machines: int) -> int:
+    """How many of the machines are relays; each runs the command too, and has at most `width` others."""
+    share = PER_RELAY if width is None else width + 1
     if asked is None:
-        return 0 if machines <= FLAT else -(-machines // PER_RELAY)
+        return 0 if machines <= FLAT else -(-machines // share)
     if asked > machines:
         raise UsageError(f"--relays {asked}: relays are machines of the fleet, which has {machines}")
+    if asked and width is not None and machines > asked * share:
+        raise UsageError(f"--relays {asked} contradicts --width {width}: {machines} machines need"
+                         f" {-(-machines // share)} relays")
     return asked
 
 
-def settings(options: dict[str, Any]) -> Any:
-    from fanout.root.settings import CIPHER, KEX, Settings
-
-    return Settings(
-        run=f"exec-{os.getpid():x}-{os.urandom(3).hex()}", connect_timeout=options["connect_timeout"],
-        handshakes=options["handshakes"], forward_agent=options["forward_agent"], keepalive=10.0,
-        kex=options["kex"] or KEX, cipher=options["cipher"] or CIPHER)
-
-
-async def execute(hosts: list[Host], line: str, stdin: bytes, printer: Printer, options: dict[str, Any]) -> int:
+async def execute(machines: Machines, line: str, stdin: bytes, printer: Printer, options: dict[str, Any]) -> int:
     """Runs it; the exit code."""
     import asyncio
     import contextlib
@@ -182,11 +108,12 @@ async def execute(hosts: list[Host], line: str, stdin: bytes, printer: Printer, 
     from fanout.root.oneshot import Flat, Job
 
     job = Job(line, stdin, options["connect_timeout"], options["command_timeout"])
-    count = relay_count(options["relays"], len(hosts))
+    hosts = machines.hosts
+    count = relay_count(options["relays"], options["width"], len(hosts))
     if count:
         from fanout.root.relayed import Relayed
 
-        work: Any = Relayed(hosts, count, job, settings(options), printer)
+        work: Any = Relayed(hosts, count, job, settings(options), printer, machines.relay_key)
     else:
         work = Flat(hosts, job, settings(options), printer)
     task = asyncio.ensure_future(work.run())

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fanout.cli.exec import chosen, selection, settings
+from fanout.cli.machines import Machines, on_machines, selection, settings
 from fanout.cli.main import INTERRUPTED
 from fanout.cli.types import size
 from fanout.errors import UsageError
 
 if TYPE_CHECKING:
-    from fanout.fleets.base import Host
     from fanout.root.fetching import Fetch
     from fanout.root.session import Session
 
@@ -29,7 +28,7 @@ STRAGGLERS = 5  # as many, or fewer, are named
 
 
 @click.command("fetch", short_help="Bring files of many machines here.")
-@selection
+@selection("as many as are fastest", "Until it is given up on a machine")
 @click.option("--cap", metavar="SIZE", callback=size, default="1GB", show_default=True, help="Most of one machine.")
 @click.option("--total", metavar="SIZE", callback=size, default="16GB", show_default=True, help="Most of all.")
 @click.option("--json", "as_json", is_flag=True, help="At the end, one JSON document.")
@@ -62,21 +61,22 @@ def command(
     """
     if not pattern.strip("/.~"):
         raise UsageError(f"PATTERN {pattern!r}: name files, such as 'results/*.json'")
-    hosts = chosen(options)
-    import asyncio
+    if dest.exists() and not dest.is_dir():
+        raise UsageError(f"{dest} is no folder: files of many machines go into one, as DEST/MACHINE/")
+    into = dest.absolute()
+    there = pattern if pattern.startswith(("/", "~")) else f"~/{pattern}"
 
-    if not pattern.startswith(("/", "~")):
-        pattern = f"~/{pattern}"
-    try:
-        ctx.exit(asyncio.run(Fetching(hosts, pattern, dest.absolute(), cap, total, as_json, quiet, options).run()))
-    except KeyboardInterrupt:
-        ctx.exit(INTERRUPTED)
+    async def work(machines: Machines) -> int:
+        return await Fetching(machines, there, into, cap, total, as_json, quiet, options).run()
+
+    ctx.exit(on_machines(options, work))
 
 
 class Fetching:
-    def __init__(self, hosts: list[Host], pattern: str, dest: Path, cap: int, total: int, as_json: bool, quiet: bool,
+    def __init__(self, machines: Machines, pattern: str, dest: Path, cap: int, total: int, as_json: bool, quiet: bool,
                  options: dict[str, Any]) -> None:
-        self._hosts = hosts
+        self._hosts = machines.hosts
+        self._relay_key = machines.relay_key
         self._pattern = pattern
         self._dest = dest
         self._caps = cap, total
@@ -129,10 +129,11 @@ class Fetching:
         from fanout.root.session import Session
 
         hosts, options = self._hosts, self._options
-        parents = plan(len(hosts), relays=options["relays"], depth=None, width=None,
+        parents = plan(len(hosts), relays=options["relays"], depth=None, width=options["width"],
                        preferred=[i for i, host in enumerate(hosts) if host.relay]).parents
         session = Session(
-            [Machine(i, host, host.role or "") for i, host in enumerate(hosts)], parents, settings(options))
+            [Machine(i, host, host.role or "") for i, host in enumerate(hosts)], parents, settings(options),
+            relay_key=self._relay_key)
         try:
             await session.connect(lambda done, total: self._draw(f"{done}/{total} machines connected"))
             fetching = asyncio.ensure_future(self._bring(session))

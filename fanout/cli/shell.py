@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fanout.agent.core.node import DONE
-from fanout.cli.exec import chosen, selection, settings
+from fanout.cli.machines import Machines, on_machines, selection, settings
 from fanout.errors import FanoutError, FleetError, UsageError
 from fanout.names import expand, fold
 
@@ -41,8 +41,9 @@ Ctrl-C           stop what runs, everywhere; a second time: end"""
 
 
 @click.command("shell", short_help="A prompt over many machines.")
-@selection
-def command(**options: Any) -> None:
+@selection("as many as are fastest", "Until a line is given up on a machine, and killed there")
+@click.pass_context
+def command(ctx: click.Context, /, **options: Any) -> None:
     """A prompt over many machines: each line runs on all of them, and equal answers are shown once.
 
     \b
@@ -52,18 +53,19 @@ def command(**options: Any) -> None:
 
     Agents stay up until the end, so a line costs no SSH.  Machines need Python 3.8 or newer.
     """
-    hosts = chosen(options)
-    asyncio.run(session_over(hosts, options))
+    ctx.exit(on_machines(options, lambda machines: session_over(machines, options)))
 
 
-async def session_over(hosts: list[Any], options: dict[str, Any]) -> None:
+async def session_over(machines: Machines, options: dict[str, Any]) -> int:
     from fanout.root.machine import Machine
     from fanout.root.planner import plan
     from fanout.root.session import Session
 
-    parents = plan(len(hosts), relays=options["relays"], depth=None, width=None,
+    hosts = machines.hosts
+    parents = plan(len(hosts), relays=options["relays"], depth=None, width=options["width"],
                    preferred=[i for i, host in enumerate(hosts) if host.relay]).parents
-    session = Session([Machine(i, host, host.role or "") for i, host in enumerate(hosts)], parents, settings(options))
+    session = Session([Machine(i, host, host.role or "") for i, host in enumerate(hosts)], parents, settings(options),
+                      relay_key=machines.relay_key)
     session.on_down = lambda machines, outcome, reason: _say(f"{_names(session, machines)}: {outcome}: {reason}")
     try:
         await session.connect()
@@ -72,6 +74,7 @@ async def session_over(hosts: list[Any], options: dict[str, Any]) -> None:
         await Shell(session, options["command_timeout"]).run()
     finally:
         await session.end(grace=0.5)
+    return 0
 
 
 class Shell:

@@ -1,4 +1,4 @@
-"""`fanout exec`: which machines, what is shown, which exit code."""
+"""`fanout exec`: what is shown, which exit code, how many relays."""
 
 import io
 import json
@@ -7,30 +7,15 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from fanout.cli.exec import chosen
+from fanout.cli.exec import relay_count
 from fanout.cli.printer import Printer, end, exit_code
 from fanout.errors import UsageError
 from fanout.fleets.openssh import LoopbackSshd
 from fanout.root.oneshot import Ended
 from fanout.root.outcomes import Outcome
-
-DEFAULTS: dict[str, Any] = {"names": (), "fleet": None, "exclude": (), "roles": (), "user": None}
-
-
-def test_names_files_exclusions_and_groups_choose_the_machines(tmp_path: Path) -> None:
-    file = tmp_path / "hosts"
-    file.write_text("a[1-3] role=db\nroot@b1:2222\n")
-    got = chosen({**DEFAULTS, "names": (f"@{file}", "c[1-2]"), "exclude": ("a2,c1",), "user": "me"})
-    assert [(host.name, host.user) for host in got] == [("a1", "me"), ("a3", "me"), ("b1", "root"), ("c2", "me")]
-    databases = chosen({**DEFAULTS, "fleet": f"hosts:{file}", "roles": ("db",)})
-    assert [host.name for host in databases] == ["a1", "a2", "a3"]
-    for wrong in ({}, {"names": ("a1",), "exclude": ("a1",)}, {"names": (f"@{file}",), "roles": ("web",)}):
-        with pytest.raises(UsageError):
-            chosen({**DEFAULTS, **wrong})
 
 
 def show(form: str, errors_only: bool = False) -> tuple[int, str, str]:
@@ -65,6 +50,14 @@ def test_exit_codes_are_those_of_the_help() -> None:
         Ended(Outcome.OK, 0), Ended(Outcome.FAILED, 137), Ended(Outcome.TIMED_OUT), Ended(Outcome.LOST))
     ] == [0, 137, 124, 255]
     assert end(Ended(Outcome.FAILED, 255)) != end(Ended(Outcome.LOST, None, "gone"))
+
+
+def test_no_relay_has_more_machines_than_its_width() -> None:
+    assert [relay_count(None, None, n) for n in (256, 257)] == [0, 5]
+    assert (relay_count(None, 9, 300), relay_count(4, 9, 40), relay_count(0, 9, 40)) == (30, 4, 0)
+    for relays, width in ((4, 8), (41, None)):
+        with pytest.raises(UsageError, match=f"--relays {relays}"):
+            relay_count(relays, width, 40)
 
 
 @pytest.mark.sshd
