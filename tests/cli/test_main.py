@@ -63,6 +63,26 @@ def stub(
     return calls
 
 
+@pytest.mark.parametrize(("words", "error"), [
+    (["--bogus"], "No such option '--bogus' (see fanout --help)"),
+    (["nosuch"], "there is no command 'nosuch'"),
+    (["run"], "Missing argument 'SCENARIO.py' (see fanout run --help)"),
+    (["exec", "-w", "a"], "Missing argument '-- COMMAND...' (see fanout exec --help)"),
+    (["exec", "-w", "a", "--relays", "x", "--", "true"], "'x' is neither 'auto' nor a number of relays"),
+    (["lab", "up", "-n", "0"], "0 is not in the range x>=1 (see fanout lab up --help)"),
+    (["run", "{scenario}", "--junit", "/nowhere/there.xml"], "--junit /nowhere/there.xml: there is no folder /nowhere"),
+    (["run", "{scenario}", "--run-dir", "/proc/nowhere"], "cannot write /proc/nowhere"),
+    (["plan", "-n", "3", "--fleet", "nope"], "there is no fleet 'nope'"),
+    (["doctor", "-n", "3"], "-n 3: of which fleet?"),
+    (["fetch", "-w", "a", "/x", "{scenario}"], "is no folder"),
+])
+def test_wrong_input_is_one_line_and_exit_code_2(scenario: str, words: list[str], error: str) -> None:
+    done = fanout(*(word.format(scenario=scenario) for word in words))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("fanout: error: ") and done.stderr.count("\n") == 1
+    assert error in done.stderr
+
+
 @pytest.mark.parametrize(
     ("outcome", "code"),
     [
