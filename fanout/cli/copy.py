@@ -127,6 +127,8 @@ class Copy:
         import contextlib
         import signal
 
+        from fanout.agent.core import machineset
+
         work = asyncio.ensure_future(self._copy())
         loop = asyncio.get_running_loop()
 
@@ -140,6 +142,8 @@ class Copy:
         with contextlib.suppress(asyncio.CancelledError):
             await work
             interrupted = False
+        for machine in machineset.members(self._complete()):
+            self._ends.setdefault(machine, ("ok", ""))
         for machine in range(len(self._hosts)):
             self._ends.setdefault(machine, ("interrupted", "the copy was interrupted"))
         if self._draws:
@@ -202,6 +206,15 @@ class Copy:
         for machine in machineset.members(targets):
             self._ends.setdefault(machine, ("ok", ""))
 
+    def _complete(self) -> int:
+        """The machines on which all of it is in place."""
+        from fanout.agent.core.node import DONE
+
+        complete = self._targets
+        for call in self._calls:
+            complete &= sum(machines for machines, (outcome, _) in call.groups(DONE) if outcome == "ok")
+        return complete
+
     def _fail(self, machines: int, outcome: str, reason: str) -> None:
         from fanout.agent.core import machineset
 
@@ -221,6 +234,8 @@ class Copy:
         left = machineset.members(self._targets & ~done)
         rate = session.shipping.sent / max(0.001, time.monotonic() - self._began)
         text = f"{machineset.count(done)}/{machineset.count(self._targets)} machines, {rate / 1e6:.1f} MB/s sent"
+        if missing := len(self._hosts) - machineset.count(self._targets):
+            text += f", {missing} not connected"
         if 0 < len(left) <= STRAGGLERS and done:
             text += f", waiting for {fold([self._hosts[machine].name for machine in left])}"
         self._draw(text)
