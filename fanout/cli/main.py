@@ -116,7 +116,8 @@ def show_traceback() -> bool:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, "--version", message="fanout %(version)s")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Write a scenario as plain Python; run it on a thousand machines through a tree of SSH relays.
 
     \b
@@ -140,6 +141,8 @@ def main() -> None:
       zsh    eval "$(_FANOUT_COMPLETE=zsh_source fanout)"      in ~/.zshrc
       fish   _FANOUT_COMPLETE=fish_source fanout | source      in ~/.config/fish/config.fish
     """
+    if os.environ.get("NO_COLOR"):  # rich heeds it, click does not
+        ctx.color = False
 
 
 if __name__ == "__main__":

@@ -83,6 +83,12 @@ def test_wrong_input_is_one_line_and_exit_code_2(scenario: str, words: list[str]
     assert error in done.stderr
 
 
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_no_color_is_heeded(scenario: str, no_color: str) -> None:
+    done = CliRunner().invoke(main, ["doctor"], color=True, env={"NO_COLOR": no_color})
+    assert ("\x1b[" in done.stdout) is (not no_color)
+
+
 @pytest.mark.parametrize(
     ("outcome", "code"),
     [
