@@ -147,7 +147,7 @@ class Copy:
         for machine in range(len(self._hosts)):
             self._ends.setdefault(machine, ("interrupted", "the copy was interrupted"))
         if self._draws:
-            click.echo("\r\x1b[K", nl=False, err=True)
+            click.echo("\r\x1b[K", nl=False, err=True, color=True)
         if self._json:
             click.echo(json.dumps(self._document(), indent=1))
         if not self._quiet:
@@ -242,7 +242,7 @@ class Copy:
 
     def _draw(self, text: str) -> None:
         if self._draws:
-            click.echo(f"\r\x1b[K{text}", nl=False, err=True)
+            click.echo(f"\r\x1b[K{text}", nl=False, err=True, color=True)
 
     def _document(self) -> dict[str, Any]:
         return {

@@ -206,7 +206,7 @@ class Fetching:
 
     def _draw(self, text: str) -> None:
         if self._draws:
-            click.echo(f"\r\x1b[K{text}", nl=False, err=True)
+            click.echo(f"\r\x1b[K{text}", nl=False, err=True, color=True)
 
     def _document(self) -> dict[str, Any]:
         intakes = {} if self._fetch is None else self._fetch.intakes
