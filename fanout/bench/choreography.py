@@ -34,7 +34,7 @@ print(",".join(times))
 FLOOD = "while :; do echo 0123456789012345678901234567890123456789012345678901234567890123456789; done"
 
 
-async def barriers(session: Session, name: str, rounds: int = ROUNDS) -> list[list[tuple[float, float]]]:
+async def barriers(session: Session, name: str, rounds: int) -> list[list[tuple[float, float]]]:
     """For each round, when each member came and when it was let go, in s on its own machine's clock."""
     script = MEMBER % (rounds, PAUSE, name, PATIENCE)
     call = session.call(frames.RUN, session.up, {"shell": f"exec python3 -I -S -c '{script}'"})
@@ -52,7 +52,7 @@ async def barriers(session: Session, name: str, rounds: int = ROUNDS) -> list[li
 async def latencies(session: Session, name: str) -> list[float]:
     """For each round the ms from the last arrival to the last release: these machines share one clock."""
     return [(max(went for _, went in pairs) - max(came for came, _ in pairs)) * 1e3
-            for pairs in await barriers(session, name)]
+            for pairs in await barriers(session, name, ROUNDS)]
 
 
 def measure_barrier(size: Size) -> list[Figure]:

@@ -60,6 +60,6 @@ def _bare(size: Size) -> float:
     began = time.monotonic()
     programs = [subprocess.Popen(["/bin/sh", "-c", program(size.lines)], stdout=subprocess.DEVNULL)
                 for _ in range(size.loggers)]
-    for program in programs:
-        program.wait(PATIENCE)
+    for one in programs:
+        one.wait(PATIENCE)
     return time.monotonic() - began
