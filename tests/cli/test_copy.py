@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -16,6 +17,7 @@ from fanout.cli.copy import Copy, place
 from fanout.cli.machines import Machines
 from fanout.fleets.base import Host
 from fanout.fleets.openssh import LoopbackSshd
+from fanout.root.call import Call
 from fanout.root.shipping import Source
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -115,8 +117,9 @@ async def test_after_ctrl_c_who_has_all_of_it_is_told_from_who_has_not(
 
     async def interrupted(copy: Copy) -> None:
         copy._targets = 0b1111
-        copy._calls = [Answered((0b0111, ("ok", ""))),  # type: ignore[list-item]
-                       Answered((0b0001, ("ok", "")), (0b0010, ("failed", "no space")), (0b1000, ("ok", "")))]
+        copy._calls = cast("list[Call]", [
+            Answered((0b0111, ("ok", ""))),
+            Answered((0b0001, ("ok", "")), (0b0010, ("failed", "no space")), (0b1000, ("ok", "")))])
         raise asyncio.CancelledError
 
     monkeypatch.setattr(Copy, "_copy", interrupted)
