@@ -24,21 +24,12 @@ class AttachPoint:
     def __init__(self, agent: Agent) -> None:
         """OSError when the socket cannot be made."""
         self._agent = agent
-        self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-        self._socket.setblocking(False)
-        self._socket.bind(os.path.join(agent.folder, NAME))
-        self._socket.listen(4)
+        self._socket = agent.loop.listen(os.path.join(agent.folder, NAME), 4, self._came)
         self._holder: _socket.socket | None = None
         """The connection of the stage 0 that waits for us to be done; closing it lets that end."""
-        agent.loop.watch(self._socket.fileno(), READ, self._accept)
 
-    def _accept(self, _: int) -> None:
-        try:
-            fd, _address = self._socket._accept()  # type: ignore[attr-defined]
-        except OSError:
-            return
+    def _came(self, fd: int) -> None:
         peer = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd)
-        peer.setblocking(False)
         self._agent.loop.watch(fd, READ, lambda _: self._take(peer))
 
     def _take(self, peer: _socket.socket) -> None:

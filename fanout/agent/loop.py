@@ -7,6 +7,7 @@ because the Python part imports `enum`.
 from __future__ import annotations
 
 import _signal
+import _socket
 import os
 import select
 import time
@@ -70,6 +71,24 @@ class Loop:
         timer = Timer(time.monotonic() + seconds, act)
         heappush(self._timers, timer)
         return timer
+
+    def listen(self, path: str, backlog: int, came: Callable[[int], None]) -> _socket.socket:
+        """A Unix socket at a path: `came(descriptor)` for each connection.  OSError when it cannot be made."""
+        server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        server.setblocking(False)
+        server.bind(path)
+        server.listen(backlog)
+
+        def accept(_: int) -> None:
+            try:
+                fd, _address = server._accept()  # type: ignore[attr-defined]
+            except OSError:
+                return
+            os.set_blocking(fd, False)
+            came(fd)
+
+        self.watch(server.fileno(), READ, accept)
+        return server
 
     def on_child(self, handler: Callable[[], None]) -> None:
         """Call `handler` when a child process may have ended."""

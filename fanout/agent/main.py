@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .children import Children
+    from .command import Command, Member
     from .ending import Ending
-    from .process import Child, Command, Member, Process
+    from .process import Process
     from .remote import Remote
     from .shipping import Shipping
     from .streams import Streams
@@ -66,7 +67,7 @@ class Agent:
         self.toolbox: Toolbox | None = None
         self.shipping: Shipping | None = None
         self.streams: Streams | None = None
-        self._commands: set[Child] = set()
+        self._commands: set[Command] = set()
         self._waiting: list[Command] = []
         self._payload = payload
         self.children: Children | None = None
@@ -276,15 +277,19 @@ class Agent:
             self._payload.learn(body)
             self.emit(call, DONE, None)
             return
-        from .process import Command, Member, Process
-
         if kind == frames.RUN:
+            from .command import Command
+
             self._waiting.append(Command(self, call, body))
             self._start_waiting()
         elif kind == frames.SPAWN:
+            from .process import Process
+
             process = self.processes[call] = Process(self, call, body)
             process.begin_at(body.get("at"))
         elif kind == frames.EACH:
+            from .command import Member
+
             member = self.members[call] = Member(self, call, self.prepare().member_spec(body))
             self._waiting.append(member)
             self._start_waiting()
@@ -362,9 +367,9 @@ class Agent:
     def _process(self, call: int, body: list[Any]) -> None:
         target, op, arguments = body[0], body[1], body[2:]
         if op == "stop":  # a command that is run can be stopped too
-            for child in [*self._commands, *self.processes.values()]:
-                if child.call == target:
-                    child.stop(arguments[0], lambda problem: self.emit(call, DONE, problem))
+            for program in [*self._commands, *self.processes.values()]:
+                if program.call == target:
+                    program.stop(arguments[0], lambda problem: self.emit(call, DONE, problem))
                     return
         process = self.processes.get(target)
         if process is None:

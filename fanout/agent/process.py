@@ -1,21 +1,19 @@
-"""What runs on this machine: commands, whose output is captured, and long-lived processes.
+"""What a scenario starts and goes on with (`spawn`): a process, its log, and who watches it.
 
-Each has a session and process group of its own.  Stopping is TERM, a grace period, KILL, for the whole group and
-for what left it (double forks, new sessions): those are known by their ancestry and by FANOUT_PROCESS in their
-environment.
+All that it prints is read, in order, and kept and forwarded as its policy says; it is read more slowly while the way
+up is full, and never thrown away for that.  What a cap or a full disk costs is counted.
 """
 
 from __future__ import annotations
 
-import _signal
 import os
 import time
 
-from . import launch, proctree
 from .core import codec, frames
 from .core.lines import Lines, LogPolicy, groups, text
-from .core.node import CAPTURE_MOST, DONE, EXITED, INSTANT, MATCHED, READY, STARTED
-from .loop import READ, WRITE, read
+from .core.node import EXITED, INSTANT, MATCHED, READY, STARTED
+from .loop import READ, read
+from .program import DRAINED, READ_SIZE, Program, exit_code
 from .spool import Spool
 from .triggers import Triggers
 
@@ -27,254 +25,16 @@ if TYPE_CHECKING:
     from .loop import Timer
     from .main import Agent
 
-READ_SIZE = 64 << 10
 RECORD_SIZE = 16 << 10  # bytes of log in one record
 GATHER = 0.01  # s that output rests in its pipe after a small read: a program that prints line by line must not
 GATHER_BELOW = 16 << 10  # bytes ... cost a record, and two frames of ssh, a line
-WATCH_STOP = 0.03  # s between looks at what is still there while stopping
-KILLED_WAIT = 3.0  # s after KILL until a process counts as one that cannot be killed
-DRAINED = 32  # reads after the exit: a pipe holds 1 MB at most; what others still write to it is not waited for
 TAIL = 2 << 10  # bytes of output told with an exit that failed
-CAPTURE = 1 << 20  # bytes of each stream that a command's result holds, unless told otherwise
 CLOCK_WAIT = 5.0  # s that a start at an instant waits until the clock is known
 CLOCK_LOOK = 0.05  # s between looks at whether it is
 AWAKE = 0.003  # s before an instant from which on it is waited for by a finer clock than that of `poll`
 
 
-def exit_code(status: int) -> int:
-    """0 and up: exit code; below 0: the signal that ended it."""
-    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-
-
-class Child:
-    """One program that was started: its pipes, its exit, and the way to stop it."""
-
-    def __init__(self, agent: Agent, call: int, spec: dict[str, Any]) -> None:
-        """KeyError, TypeError, ValueError: the spec makes no sense; nothing was started."""
-        self.agent = agent
-        self.call = call
-        self.spec = spec
-        fill = agent.fill
-        self._argv = ["/bin/sh", "-c", fill(spec["shell"])] if "shell" in spec else [fill(w) for w in spec["argv"]]
-        if not self._argv:
-            raise ValueError("the command is empty")
-        self._cwd = fill(spec.get("cwd") or "") or agent.work
-        self._stdin = b"" + (spec.get("stdin") or b"")
-        mark = "%s/%d/%d" % (agent.identity["run"], agent.identity["id"], call)
-        self._token = b"FANOUT_PROCESS=" + mark.encode()
-        self._env = dict(agent.environment)
-        for key, value in (spec.get("env") or {}).items():
-            self._env[key] = fill(value)
-        self._env["FANOUT_PROCESS"] = mark
-        self._own_path = "PATH" in (spec.get("env") or {})
-        self.pid: int | None = None
-        """None: not running."""
-        self.stopping = False
-        self._stdin_fd = -1
-        self._stdin_data = b""
-        self._stdin_close = False
-
-    def launch(self, stdout: int, stderr: int) -> None:
-        """OSError: it cannot be started."""
-        self.agent.prepare()
-        if not self._own_path:
-            self._env["PATH"] = self.agent.environment["PATH"]
-        stdin, self._stdin_fd = os.pipe()
-        try:
-            self.pid = launch.start(self._argv, self._env, self._cwd, stdin, stdout, stderr)
-        except OSError:
-            self._close_stdin()
-            raise
-        finally:
-            os.close(stdin)
-        self.agent.pids[self.pid] = self
-        os.set_blocking(self._stdin_fd, False)
-
-    def exited(self, status: int) -> None:
-        raise NotImplementedError
-
-    # Standard input.
-
-    def write(self, data: bytes, close: bool) -> None:
-        """ValueError when nothing can be written to it any more."""
-        if self._stdin_fd < 0:
-            raise ValueError("it is not running, or its input is closed")
-        self._stdin_data += data
-        self._stdin_close = self._stdin_close or close
-        self._pump_stdin(0)
-
-    def _pump_stdin(self, _: int) -> None:
-        try:
-            while self._stdin_data:
-                self._stdin_data = self._stdin_data[os.write(self._stdin_fd, self._stdin_data[:READ_SIZE]) :]
-        except BlockingIOError:
-            self.agent.loop.watch(self._stdin_fd, WRITE, self._pump_stdin)
-            return
-        except OSError:  # it does not read any more
-            self._stdin_data, self._stdin_close = b"", True
-        self.agent.loop.forget(self._stdin_fd)
-        if self._stdin_close:
-            self._close_stdin()
-
-    def _close_stdin(self) -> None:
-        self._stdin_data, self._stdin_close = b"", False
-        if self._stdin_fd >= 0:
-            self.agent.loop.forget(self._stdin_fd)
-            os.close(self._stdin_fd)
-            self._stdin_fd = -1
-
-    # Stopping.
-
-    def members(self) -> list[int]:
-        """The processes that belong to it now: its descendants, and those that carry its mark."""
-        found = set()
-        if self.pid is not None:
-            found.add(self.pid)
-            found.update(proctree.below(self.pid))
-        for pid in self.agent.mine():
-            if pid not in found and proctree.has_environment(pid, self._token):
-                found.add(pid)
-        return sorted(found)
-
-    def signal(self, number: int) -> None:
-        """To the whole group, and to what has left it."""
-        members = self.members()
-        if self.pid is not None:
-            try:
-                os.kill(-self.pid, number)
-            except OSError:
-                pass
-        proctree.signal([pid for pid in members if not self._in_group(pid)], number)
-
-    def _in_group(self, pid: int) -> bool:
-        try:
-            return self.pid is not None and os.getpgid(pid) == self.pid
-        except OSError:
-            return True  # gone
-
-    def stop(self, grace: float, then: Callable[[str], None]) -> None:
-        """TERM, KILL after `grace` seconds; `then` gets '' or what is still there."""
-        self.stopping = True
-        started = time.monotonic()
-        self.signal(_signal.SIGTERM)
-        self.signal(_signal.SIGCONT)  # one that is stopped could not act on TERM
-
-        def look() -> None:
-            members = self.members()
-            waited = time.monotonic() - started
-            if not members:
-                then("")
-            elif waited > grace + KILLED_WAIT:
-                then("cannot be killed: process %s" % ", ".join(map(str, members[:5])))
-            else:
-                if waited > grace:
-                    self.signal(_signal.SIGKILL)
-                self.agent.loop.after(WATCH_STOP, look)
-
-        look()
-
-
-class Command(Child):
-    """`run`: one result, with its output up to a cap."""
-
-    def __init__(self, agent: Agent, call: int, spec: dict[str, Any]) -> None:
-        super().__init__(agent, call, spec)
-        self._cap = min(spec.get("capture", CAPTURE), CAPTURE_MOST)
-        self._limit = float(spec.get("timeout") or 0.0)
-        self._output = [b"", b""]
-        self._sizes = [0, 0]
-        self._fds: list[int] = []
-        self._status: int | None = None
-        self._timer: Timer | None = None
-        self._timed_out = False
-
-    def begin(self) -> None:
-        pipes: list[tuple[int, int]] = []
-        try:
-            pipes.append(os.pipe())
-            pipes.append(os.pipe())
-            self.launch(pipes[0][1], pipes[1][1])
-        except OSError as error:
-            for read, _ in pipes:
-                os.close(read)
-            what = "fanout: cannot start %s: %s\n" % (error.filename or "it", error.strerror)
-            code = 127 if isinstance(error, FileNotFoundError) else 126
-            self.agent.emit(self.call, DONE, ["failed", code, b"", what.encode(), 0])
-            return
-        finally:
-            for _, write in pipes:
-                os.close(write)
-        for which, (read, _) in enumerate(pipes):
-            os.set_blocking(read, False)
-            self._fds.append(read)
-            self.agent.loop.watch(read, READ, self._reader(which, read))
-        self.write(self._stdin, True)
-        if self._limit:
-            self._timer = self.agent.loop.after(self._limit, self._overdue)
-
-    def _reader(self, which: int, fd: int) -> Callable[[int], None]:
-        def read(_: int) -> None:
-            self._read(which, fd)
-
-        return read
-
-    def _read(self, which: int, fd: int) -> bool:
-        """True: there may be more at once."""
-        data = read(fd, READ_SIZE)
-        if data is None:
-            return False
-        if not data:
-            self.agent.loop.forget(fd)
-            return False
-        self._sizes[which] += len(data)
-        room = self._cap - len(self._output[which])
-        if room > 0:
-            self._output[which] += data[:room]
-        return True
-
-    def _overdue(self) -> None:
-        self._timed_out = True
-        self.stop(0.5, lambda _: None)
-
-    def exited(self, status: int) -> None:
-        self.pid = None
-        if self._timer is not None:
-            self._timer.cancel()
-        # What it wrote is in the pipes by now; what a child that it left behind writes later is not its output.
-        for which, fd in enumerate(self._fds):
-            for _ in range(DRAINED):
-                if not self._read(which, fd):
-                    break
-            self.agent.loop.forget(fd)
-            os.close(fd)
-        self._close_stdin()
-        self.agent.emit(self.call, DONE, self.outcome(exit_code(status)))
-        self.agent.finished(self)
-
-    def outcome(self, code: int) -> list[Any]:
-        """[outcome, code, stdout, stderr, bytes cut]"""
-        outcome = "timed out" if self._timed_out else "ok" if code == 0 else "failed"
-        cut = sum(size - len(kept) for size, kept in zip(self._sizes, self._output))
-        return [outcome, code, self._output[0], self._output[1], cut]
-
-
-class Member(Command):
-    """A member function: a command whose result comes through the agent's socket."""
-
-    def __init__(self, agent: Agent, call: int, spec: dict[str, Any]) -> None:
-        super().__init__(agent, call, spec)
-        self.result = b""
-        """Packed; empty until it has come."""
-
-    def outcome(self, code: int) -> list[Any]:
-        outcome = super().outcome(code)
-        if outcome[0] == "ok" and not self.result:
-            outcome[0], outcome[3] = "failed", outcome[3] + b"it ended without returning a result\n"
-        outcome[2] = self.result
-        return outcome
-
-
-class Process(Child):
+class Process(Program):
     """`spawn`: runs until it ends or is stopped, may be started again, and is watched line by line."""
 
     def __init__(self, agent: Agent, call: int, spec: dict[str, Any]) -> None:

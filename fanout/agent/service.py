@@ -6,7 +6,6 @@ A private Unix socket in the run's folder; each message is a length (32 bits, bi
 
 from __future__ import annotations
 
-import _socket
 import os
 import time
 
@@ -117,22 +116,13 @@ class Service:
         """Request key -> what was asked with it, who is told, and when the agent itself gives up."""
         self._blocked: list[Callable[[], None]] = []
         """Reports that wait for room on the way up; their programs wait with them."""
-        self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
-        self._socket.setblocking(False)
-        self._socket.bind(os.path.join(agent.folder, "socket"))
-        self._socket.listen(64)
-        agent.loop.watch(self._socket.fileno(), READ, self._accept)
+        self._socket = agent.loop.listen(os.path.join(agent.folder, "socket"), 64, self._came)
 
-    def _accept(self, _: int) -> None:
-        try:
-            fd, _address = self._socket._accept()  # type: ignore[attr-defined]
-        except OSError:
-            return
+    def _came(self, fd: int) -> None:
         if len(self.clients) >= CLIENTS:
             os.close(fd)
-            return
-        os.set_blocking(fd, False)
-        self.clients.add(Client(self, fd))
+        else:
+            self.clients.add(Client(self, fd))
 
     def request(self, client: Client, number: int, op: str, arguments: list[Any]) -> None:
         """TypeError, ValueError: it makes no sense; the text is the answer."""

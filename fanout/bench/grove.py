@@ -113,8 +113,7 @@ class Station:
         if self.parent is not None and node.parent is not None:
             work += self._pull(node.parent, self.parent, outgoing)
         for machine, link in node.children.items():
-            if link.wants_write():
-                work += self._pull(link, self.below[machine], outgoing)
+            work += self._pull(link, self.below[machine], outgoing)
         costs = grove.costs
         self.free = now + work * (costs.root_message if self.id is None else costs.relay_message)
         self.sent = max(self.sent, self.free)
@@ -133,9 +132,7 @@ class Station:
 
     def _pull(self, link: Any, station: Station, outgoing: list[tuple[Station, bytes]]) -> int:
         before = link.messages_out
-        data = b"more"
-        while data and link.wants_write():
-            data = link.pull(PULL)
+        while data := link.pull(PULL):
             outgoing.append((station, data))
             if self.id is None:
                 self.grove.count(data, 0)

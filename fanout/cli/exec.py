@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fanout.cli.machines import Machines, on_machines, selection, settings
 from fanout.cli.main import INTERRUPTED
+from fanout.cli.selection import FLAT, Machines, on_machines, selection, settings
 from fanout.errors import UsageError
 
 if TYPE_CHECKING:
     from fanout.cli.printer import Printer
 
 STDIN_MOST = 16 << 20
-FLAT = 256
-"""Up to so many machines the root reaches each itself; beyond, relays pay for their start."""
 PER_RELAY = 64
 
 
@@ -101,10 +99,7 @@ def relay_count(asked: int | None, width: int | None, machines: int) -> int:
 
 async def execute(machines: Machines, line: str, stdin: bytes, printer: Printer, options: dict[str, Any]) -> int:
     """Runs it; the exit code."""
-    import asyncio
-    import contextlib
-    import signal
-
+    from fanout.cli.interrupts import completed
     from fanout.root.oneshot import Flat, Job
 
     job = Job(line, stdin, options["connect_timeout"], options["command_timeout"])
@@ -116,18 +111,6 @@ async def execute(machines: Machines, line: str, stdin: bytes, printer: Printer,
         work: Any = Relayed(hosts, count, job, settings(options), printer, machines.relay_key)
     else:
         work = Flat(hosts, job, settings(options), printer)
-    task = asyncio.ensure_future(work.run())
-    loop = asyncio.get_running_loop()
-
-    def interrupt() -> None:
-        task.cancel()
-        loop.remove_signal_handler(signal.SIGINT)  # a second one ends us at once
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupt)
-    interrupted = True
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
-        interrupted = False
-    printer.close(interrupted=interrupted)
-    return INTERRUPTED if interrupted else printer.code
+    whole = await completed(work.run())
+    printer.close(interrupted=not whole)
+    return printer.code if whole else INTERRUPTED

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fanout.agent.core.node import DONE
-from fanout.cli.machines import Machines, on_machines, selection, settings
+from fanout.cli.selection import Machines, on_machines, selection, tree
 from fanout.errors import FanoutError, FleetError, UsageError
 from fanout.names import expand, fold
 
@@ -57,15 +57,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
 
 async def session_over(machines: Machines, options: dict[str, Any]) -> int:
-    from fanout.root.machine import Machine
-    from fanout.root.planner import plan
-    from fanout.root.session import Session
-
-    hosts = machines.hosts
-    parents = plan(len(hosts), relays=options["relays"], depth=None, width=options["width"],
-                   preferred=[i for i, host in enumerate(hosts) if host.relay]).parents
-    session = Session([Machine(i, host, host.role or "") for i, host in enumerate(hosts)], parents, settings(options),
-                      relay_key=machines.relay_key)
+    session = tree(machines, options)
     session.on_down = lambda machines, outcome, reason: _say(f"{_names(session, machines)}: {outcome}: {reason}")
     try:
         await session.connect()

@@ -29,6 +29,22 @@ machine's account runs at login is no part of a lab or a test."""
 MARKER = "FANOUT_SSHD"
 """Its value is the server's folder, in all that a LoopbackSshd starts, so that none of it can hide."""
 
+SSHD_DEFAULTS = {
+    "AddressFamily": "inet",
+    "PidFile": "none",
+    "UsePAM": "no",
+    "StrictModes": "no",  # the folder may lie under a /tmp that is anybody's, while being private itself
+    "PasswordAuthentication": "no",
+    "KbdInteractiveAuthentication": "no",
+    "PrintMotd": "no",
+    "PrintLastLog": "no",
+    "Subsystem": "sftp internal-sftp",
+    "MaxStartups": "10:30:100",
+    "MaxSessions": "10",
+    "SetEnv": QUIET_SHELL,
+}
+"""Of every sshd of a lab or a test: its limits are OpenSSH's own, also where a distribution has others."""
+
 
 def find(program: str, package: str) -> str:
     """The path of a system program; FleetError naming the Debian package without it."""
@@ -206,26 +222,15 @@ class LoopbackSshd:
         return False
 
     def _config(self) -> str:
-        # StrictModes off: the folder may lie under a /tmp that is anybody's, while being private itself.
         # AllowUsers is what keeps other machines out, since sshd cannot listen on a whole network.
         return sshd_config(
             self._options,
             {
+                **SSHD_DEFAULTS,
                 "Port": str(self.port),
-                "AddressFamily": "inet",
                 "HostKey": f'"{self.folder}/host_key"',
                 "AuthorizedKeysFile": f'"{self.folder}/authorized_keys"',
                 "AllowUsers": f"{self.user}@127.0.0.0/8",
-                "PidFile": "none",
-                "UsePAM": "no",
-                "StrictModes": "no",
-                "PasswordAuthentication": "no",
-                "KbdInteractiveAuthentication": "no",
-                "PrintMotd": "no",
-                "PrintLastLog": "no",
-                "Subsystem": "sftp internal-sftp",
-                "MaxStartups": "10:30:100",
-                "MaxSessions": "10",
                 "SetEnv": f'{MARKER}="{self.folder}" {QUIET_SHELL}',
             },
         )

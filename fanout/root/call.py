@@ -10,8 +10,18 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from fanout.agent.core import codec, machineset
-from fanout.agent.core.node import REFUSED
+from fanout.agent.core import codec, frames, machineset
+from fanout.agent.core.node import DONE, ENDED, EXITED, REFUSED
+from fanout.root.outcomes import Outcome
+
+_SHAPES: dict[tuple[int, int], tuple[Any, ...]] = {
+    (frames.RUN, DONE): (str, int, bytes, bytes, int),
+    (frames.EACH, DONE): (str, int, bytes, bytes, int),
+    (frames.SPAWN, EXITED): (int, bool, bytes),
+    (frames.END, ENDED): (int, int, list),
+    (frames.REMOTE, DONE): (str, (int, type(None)), str, int, int, bytes, bytes),
+}
+"""What the answers to a kind of command look like, where they are taken apart: machines are not believed blindly."""
 
 
 class Call:
@@ -70,6 +80,20 @@ class Call:
             self._waiters.discard(changed)
 
     # What the session tells.
+
+    def in_shape(self, phase: int, value: bytes) -> bool:
+        """Whether an answer can be one to this command."""
+        shape = _SHAPES.get((self.kind, phase))
+        try:
+            if shape is None:
+                codec.unpack(value)
+            elif shape[0] is str:
+                Outcome(codec.fields(value, *shape)[0])
+            else:
+                codec.fields(value, *shape)
+        except (codec.ProtocolError, ValueError):
+            return False
+        return True
 
     def event(self, phase: int, extra: bytes, value: bytes, machines: int) -> None:
         """`value` is packed.  Idempotent: a target's first answer in a phase counts, repetitions do not."""

@@ -21,19 +21,11 @@ from fanout.root.machine import Machine
 from fanout.root.measured import Measured
 from fanout.root.outcomes import Outcome, Report
 from fanout.root.payload import payload
+from fanout.root.records import Records
 from fanout.root.recovery import Outstanding, Recovery
 from fanout.root.settings import Settings
 from fanout.root.shipping import Shipping
 from fanout.root.sync import Sync
-
-_SHAPES: dict[tuple[int, int], tuple[Any, ...]] = {
-    (frames.RUN, tree.DONE): (str, int, bytes, bytes, int),
-    (frames.EACH, tree.DONE): (str, int, bytes, bytes, int),
-    (frames.SPAWN, tree.EXITED): (int, bool, bytes),
-    (frames.END, tree.ENDED): (int, int, list),
-    (frames.REMOTE, tree.DONE): (str, (int, type(None)), str, int, int, bytes, bytes),
-}
-"""What the answers to a kind of command look like, where they are taken apart: machines are not believed blindly."""
 
 _PARTS = {frames.FETCH: "fetch", frames.SHIP: "files", frames.REMOTE: "remote"}
 """The part of the agent that a kind of command needs: every machine gets it before the first of them."""
@@ -102,6 +94,7 @@ class Session:
         self.links = Links(self)
         self.recovery = Recovery(self)
         self.shipping = Shipping(self)
+        self._records = Records(self)
         self._outstanding = Outstanding()
         self._parts: list[str] = []
         """Those that machines have been sent."""
@@ -116,9 +109,6 @@ class Session:
         self._introduced = False
         """Connecting is over: from here on a machine that goes is lost, not one that never worked."""
         self._ending = False
-        self._reports: dict[int, int] = {}
-        self._last_report: dict[int, str] = {}
-        self._logged: dict[tuple[int, int], int] = {}
         self.streams: dict[int, Callable[[int, bytes], None]] = {}
         """Call -> who takes (machine, bytes) of what is sent in bulk for it, other than logs."""
 
@@ -248,7 +238,8 @@ class Session:
             parent = self.parents[machine]
             where = f" on relay {self.machines[parent].name}" if parent is not None else ""
             why = f", {self.down[machine][0]}: {self.down[machine][1]}" if machine in self.down else ""
-            said = f", last report: {self._last_report[machine]!r}" if machine in self._last_report else ""
+            last = self._records.last_report
+            said = f", last report: {last[machine]!r}" if machine in last else ""
             words.append(f"{self.machines[machine].name}{where}{why}{said}")
         more = f"; and {fold([self.machines[i].name for i in ids[DESCRIBED:]])}" if len(ids) > DESCRIBED else ""
         return "; ".join(words) + more
@@ -312,11 +303,11 @@ class Session:
                 try:
                     self._event(*item[1:])
                 except (codec.ProtocolError, TypeError, ValueError, AttributeError) as error:
-                    self._complain(item[5], f"sent an event that is none: {error}")
+                    self.complain(item[5], f"sent an event that is none: {error}")
             elif item[0] == tree.MEASURED:
                 self._measured.take(*item[1:])
             elif item[0] == tree.RECORD:
-                self._record(*item[1:])
+                self._records.take(*item[1:])
             elif item[0] == tree.OPENED:
                 self.links.opened(item[1])
             elif item[0] == tree.WANTED:
@@ -356,8 +347,8 @@ class Session:
                 self.recovery.refused(number, why)
                 if call is not None:
                     call.refuse(machines, why)
-            elif call is not None and not _in_shape(call.kind, phase, value):
-                self._complain(machines, "sent an answer that is none")
+            elif call is not None and not call.in_shape(phase, value):
+                self.complain(machines, "sent an answer that is none")
                 call.refuse(machines, "its answer makes no sense")
             elif call is not None:
                 call.event(phase, extra, value, machines)
@@ -370,7 +361,7 @@ class Session:
         try:
             self.shipping.wanted(child, number, offset, allowed, again)
         except ValueError as error:
-            self._complain(machineset.single(child), str(error))
+            self.complain(machineset.single(child), str(error))
 
     def _request(self, extra: bytes, value: Any, machines: int) -> None:
         """What machines ask of each other: barriers, signals, topics."""
@@ -378,7 +369,7 @@ class Session:
             members, packed = merge.split_sync(extra)
             op = codec.unpack(packed)
         except codec.ProtocolError as error:
-            self._complain(machines, f"sent a request that is none: {error}")
+            self.complain(machines, f"sent a request that is none: {error}")
             return
         self.sync.request(machines, extra, members, op, value, self.now())
 
@@ -407,7 +398,7 @@ class Session:
             for again, kind, targets, body in self._outstanding.after(facts["resumed"], machines):
                 self.node.command(kind, again, targets, body, self.now())
             for lacking in self._outstanding.unsure(machines):
-                self._complain(machines, f"may have missed command {lacking} when its link was lost: there was too "
+                self.complain(machines, f"may have missed command {lacking} when its link was lost: there was too "
                               f"much unanswered to send all of it again ({self._outstanding.MOST >> 20} MiB)")
         self.up |= machines
         for part in self._parts:
@@ -430,7 +421,7 @@ class Session:
         machines &= (1 << len(self.machines)) - 1  # those of a one-shot have no agent that could be lost
         machines = machineset.of(m for m in machineset.members(machines) if self._hangs_by(m, number))
         if machines and reason.startswith("refused: "):  # it lies, or is broken
-            self._complain(machines, reason)
+            self.complain(machines, reason)
         if outcome != Outcome.LOST:
             for machine in machineset.members(machines):
                 if not self.recovery.failed(machine, outcome, reason):
@@ -485,44 +476,7 @@ class Session:
                 self.recovery.detached(orphans, f"its relay {self.machines[machine].name} is gone: {reason}")
         self._settled.set()
 
-    def _record(self, kind: int, machine: int, data: bytes) -> None:
-        try:
-            if kind == frames.LOGS:
-                process, offset, piece, when = codec.fields(data, int, int, bytes, (float, type(None)))
-                known = self._logged.get((machine, process), 0)
-                if offset > known:
-                    self._missing(machine, f"{offset - known} bytes of the log of process {process}")
-                piece = piece[max(0, known - offset) :]  # what came twice, by the old way and the new
-                if not piece:
-                    return
-                self._logged[machine, process] = max(known, offset) + len(piece)
-                if process in self.streams:
-                    self.streams[process](machine, piece)
-                    return
-                self.forwarded += len(piece)
-                self._settled.set()
-                now = self.now()
-                if when is None or not 0.0 <= when <= now:
-                    when = now  # nobody knows it better
-                self.on_log(machine, process, piece, self.epoch + when)
-            else:
-                seq, stamp, text, fields = codec.fields(data, int, (int, float), str, dict)
-                known = self._reports.get(machine, 0)
-                if seq > known:
-                    if seq > known + 1:
-                        self._missing(machine, f"{seq - known - 1} reports before its {seq}.")
-                    self._reports[machine] = seq
-                    self._last_report[machine] = text[:200]
-                    self.on_report(Report(machine, self.machines[machine].name, seq, stamp, text, fields))
-        except (codec.ProtocolError, TypeError, ValueError) as error:
-            self._complain(machineset.single(machine), f"sent a record that is none: {error}")
-
-    def _missing(self, machine: int, what: str) -> None:
-        """This must not happen; if it does, it is said, and what follows is taken."""
-        if not self.settings.heir:  # the old root had it
-            self._complain(machineset.single(machine), f"{what} did not arrive")
-
-    def _complain(self, machines: int, what: str) -> None:
+    def complain(self, machines: int, what: str) -> None:
         """For the run's result.  A machine that talks nonsense must not fill the root's memory with it."""
         if len(self.problems) < PROBLEMS_MOST:
             self.problems.append((machines, what))
@@ -572,17 +526,3 @@ class Session:
     def statistics(self) -> dict[str, int]:
         """connections, messages_in, messages_out, bytes_in, bytes_out: what the run has cost the root so far."""
         return self.links.statistics()
-
-
-def _in_shape(kind: int, phase: int, value: bytes) -> bool:
-    shape = _SHAPES.get((kind, phase))
-    try:
-        if shape is None:
-            codec.unpack(value)
-        elif shape[0] is str:
-            Outcome(codec.fields(value, *shape)[0])
-        else:
-            codec.fields(value, *shape)
-    except (codec.ProtocolError, ValueError):
-        return False
-    return True

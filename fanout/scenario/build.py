@@ -10,10 +10,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Literal, get_args
 
 from fanout.durations import parse_duration
 from fanout.errors import UsageError
+
+Where = Literal["root", "machine"]
 
 PROTOCOLS = ("https", "ssh", "file")
 """What git may speak, in submodules too: nothing that anyone on the way could change, or that runs a command."""
@@ -22,6 +24,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(://|::)")
 _URL = re.compile(r"[^\s\x00-\x1f\x7f-][^\x00-\x1f\x7f]*")
 _REF = re.compile(r"[\w{][\w./+@=,{}-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_WILD = re.compile(r"[*?[]")
 _PARAMETER = re.compile(r"\{(\w*)\}")
 
 
@@ -34,6 +37,7 @@ class Git:
     command: str
     outputs: tuple[str, ...]
     timeout: float
+    where: Where = "root"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -53,19 +57,21 @@ class Git:
 
 
 def git(
-    url: str, ref: str, command: str, outputs: str | Iterable[str], *, timeout: str | float = "30m"
+    url: str, ref: str, command: str, outputs: str | Iterable[str], *, timeout: str | float = "30m",
+    where: Where = "root",
 ) -> Git:
-    """A build from a git repository, made once at the root and shipped to every machine.
+    """A build from a git repository, made once and shipped to every machine.
 
     `url`: https, ssh (`user@host:path` too), or the path of a repository at the root.  `ref`: a branch, a tag, or a
     whole commit; `{name}` in it is the scenario's parameter of that name.  `command`: for `sh -c`, in the working tree.
     `outputs`: the files or folders that it makes, in the tree; `fleet.build` has each by the last part of its path.
-    `timeout`: for all of it.
+    `timeout`: for all of it.  `where`: the command runs at the "root", before there are machines, or on one "machine"
+    of the fleet, which is sent the working tree: it needs neither git, nor a login, nor a way to the repository.
 
     UsageError for anything that cannot be meant.
     """
     paths = (outputs,) if isinstance(outputs, str) else tuple(outputs)
-    made = Git(_url(url), _ref(ref), command, tuple(map(_output, paths)), parse_duration(timeout))
+    made = Git(_url(url), _ref(ref), command, tuple(map(_output, paths)), parse_duration(timeout), where)
     if not isinstance(command, str) or not command.strip() or "\0" in command:
         raise UsageError(f"git(command={command!r}): give the text of a shell command")
     if not paths:
@@ -75,6 +81,11 @@ def git(
         raise UsageError(f"git(outputs=...): {min(twice)!r} is the name of two of them: build into different names")
     if not made.timeout:
         raise UsageError("git(timeout=0): give it a duration, such as 30m")
+    if where not in get_args(Where):
+        raise UsageError(f"git(where={where!r}): write 'root' or 'machine'")
+    pattern = next((path for path in made.outputs if _WILD.search(path)), None)
+    if where == "machine" and pattern:
+        raise UsageError(f"git(outputs=[{pattern!r}], where='machine'): name each by itself, without *, ? or [")
     return made
 
 

@@ -1,4 +1,4 @@
-"""A build is made: the commit is found, fetched, built, and its outputs are kept in the user's cache.
+"""A build is made: the commit is found, fetched, built here or on a machine, and its outputs are kept in the cache.
 
 What always holds: what is in the cache is whole, and is as it was built (its hash is checked again before it is used);
 two runs that build the same at once both get one; whatever happens, no process and no working tree is left.
@@ -16,7 +16,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO
@@ -26,6 +26,7 @@ from fanout.errors import ScenarioFailure, UsageError
 from fanout.root.payload import cache_folder
 from fanout.root.shipping import Source
 from fanout.scenario.build import PROTOCOLS, Git, is_commit
+from fanout.scenario.workshop import Workshop
 
 KEPT = 10  # builds in the cache, and those of the last hour
 RECENT = 3600.0  # s
@@ -49,48 +50,93 @@ class Builder:
     """One build, within its time."""
 
     def __init__(self, build: Git, ref: str, log: Log, say: Say) -> None:
-        """`log` gets the output of git and of the command; `say` hears what is done, in a line."""
+        """`log` gets the output of what runs here; `say` hears what is done, in a line."""
         self._build = build
         local = Path(build.url).expanduser()
         self._url = str(local.absolute()) if "://" not in build.url and local.exists() else build.url
         self._ref = ref
+        self._commit = ref if is_commit(ref) else ""
+        self._left = build.timeout
         self._log = log
         self._say = say
         self._place = cache_folder() / "builds"
 
-    async def made(self) -> dict[str, Path]:
-        """The outputs by name, at the root.  BuildFailed; UsageError without git."""
+    async def find(self) -> None:
+        """Know the commit, so that a branch that is not there is told before anything is made.
+
+        BuildFailed; UsageError without git.
+        """
+        async with self._in_time():
+            self._commit = self._commit or await self._resolve()
+
+    async def made(self, shop: Workshop | None = None) -> dict[str, Path]:
+        """The outputs by name, at the root; the command runs in the shop, or here.  Raises as `find`."""
+        await self.find()
+        async with self._in_time():
+            return await self._made(shop)
+
+    @contextlib.asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
         if shutil.which("git") is None:
             raise UsageError("the scenario is built from git, which is not here: install git at the root")
+        began = time.monotonic()
         try:
-            async with asyncio.timeout(self._build.timeout):
-                return await self._made()
+            async with asyncio.timeout(self._left):
+                yield
         except TimeoutError:
             took = show(self._build.timeout)
             raise BuildFailed(f"the build of {self._build} did not end within {took} (git(..., timeout=))") from None
+        except BuildFailed:
+            raise
+        except ScenarioFailure as error:  # of the machine
+            raise BuildFailed(f"the build of {self._build}: {error}") from None
         except OSError as error:
             raise BuildFailed(f"the build of {self._build}: {error}; is there space in {self._place}?") from None
+        finally:
+            self._left -= time.monotonic() - began
 
-    async def _made(self) -> dict[str, Path]:
-        commit = self._ref if is_commit(self._ref) else await self._resolve()
-        key = blake2b(json.dumps([commit, self._build.command, self._build.outputs]).encode(), digest_size=16)
-        kept = self._place / key.hexdigest()
+    async def _made(self, shop: Workshop | None) -> dict[str, Path]:
+        commit = self._commit
+        platform = await shop.platform() if shop is not None else ""
+        what = [commit, self._build.command, self._build.outputs, self._build.where, platform]
+        kept = self._place / blake2b(json.dumps(what).encode(), digest_size=16).hexdigest()
         if await asyncio.to_thread(_whole, kept, self._build.names):
             os.utime(kept)
             self._say(f"build: {commit[:12]} of {self._build.url} is in the cache")
             return {name: kept / "outputs" / name for name in self._build.names}
         began = time.monotonic()
-        self._say(f"build: {commit[:12]} of {self._build.url}: {self._build.command}")
+        on = f" on {shop.machine}" if shop is not None else ""
+        self._say(f"build: {commit[:12]} of {self._build.url}{on}: {self._build.command}")
         await asyncio.to_thread(_tidy, self._place)
         work = Path(tempfile.mkdtemp(prefix=".work-", dir=self._place))
         try:
-            await self._fetch(work / "tree", commit)
-            await self._run(["sh", "-c", self._build.command], work / "tree", f"at {commit[:12]}")
-            await asyncio.to_thread(self._take, work, kept)
+            tree = work / "tree"
+            await self._fetch(tree, commit)
+            if shop is None:
+                await self._run(["sh", "-c", self._build.command], tree, f"at {commit[:12]}")
+                made = {name: tree / path for name, path in zip(self._build.names, self._build.outputs, strict=True)}
+            else:
+                made = await self._made_in(shop, tree, work / "brought")
+            await asyncio.to_thread(self._take, made, work / "made", kept)
         finally:
             await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
         self._say(f"build: done in {show(time.monotonic() - began)}")
         return {name: kept / "outputs" / name for name in self._build.names}
+
+    async def _made_in(self, shop: Workshop, tree: Path, into: Path) -> dict[str, Path]:
+        where = f"on {shop.machine} at {self._commit[:12]}"
+        try:
+            ended = await shop.run(tree, self._build.command, self._left)
+        except UsageError as error:  # what is in the repository is not the scenario's doing
+            raise BuildFailed(f"the build of {self._build} {where}: {error}; or build at the root, "
+                              "where='root'") from None
+        if not ended.ok:
+            raise self._failed(where, self._build.command, f"ended ({ended.status})", ended.stderr_bytes)
+        brought, left_out = await shop.bring(self._build.outputs, into, self._left)
+        if left_out:
+            raise BuildFailed(f"the build of {self._build} {where}: {left_out}")
+        await shop.clear()
+        return {name: brought / name for name in self._build.names}
 
     async def _resolve(self) -> str:
         """The commit that a branch or a tag is at now."""
@@ -133,11 +179,14 @@ class Builder:
             last = os.pread(output.fileno(), LAST, max(0, logged - LAST))
         if code := process.returncode:
             how = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
-            lines = last.decode("utf-8", "replace").rstrip().splitlines()[-TAIL:]
-            said = "".join(f"\n  {line[:LINE]}" for line in lines) or "\n  (it said nothing)"
             what = self._build.command if argv[0] == "sh" else shlex.join(argv)
-            raise BuildFailed(f"the build of {self._build}{where and ' ' + where}: `{what}` {how}:{said}")
+            raise self._failed(where, what, how, last)
         return last
+
+    def _failed(self, where: str, what: str, how: str, last: bytes) -> BuildFailed:
+        lines = last.decode("utf-8", "replace").rstrip().splitlines()[-TAIL:]
+        said = "".join(f"\n  {line[:LINE]}" for line in lines) or "\n  (it said nothing)"
+        return BuildFailed(f"the build of {self._build}{where and ' ' + where}: `{what}` {how}:{said}")
 
     def _pass_on(self, output: int, offset: int) -> int:
         """To the log; how much it was."""
@@ -147,12 +196,12 @@ class Builder:
             offset += len(data)
         return offset - begun
 
-    def _take(self, work: Path, kept: Path) -> None:
+    def _take(self, made: Mapping[str, Path], place: Path, kept: Path) -> None:
         """Copy the outputs, and show them to others at once and as a whole."""
-        (work / "made" / "outputs").mkdir(parents=True)
+        (place / "outputs").mkdir(parents=True)
         hashes = {}
-        for name, path in zip(self._build.names, self._build.outputs, strict=True):
-            source, target = work / "tree" / path, work / "made" / "outputs" / name
+        for (name, source), path in zip(made.items(), self._build.outputs, strict=True):
+            target = place / "outputs" / name
             if not source.exists():
                 raise BuildFailed(f"the build of {self._build} has not made {path}")
             if source.is_dir():
@@ -160,11 +209,14 @@ class Builder:
             else:
                 shutil.copy2(source, target)
             hashes[name] = _hash(target)
-        (work / "made" / "hashes.json").write_text(json.dumps(hashes))
-        if kept.exists():
-            shutil.rmtree(kept)  # it is damaged, or another run has just made the same
-        with contextlib.suppress(FileExistsError):
-            (work / "made").rename(kept)
+        (place / "hashes.json").write_text(json.dumps(hashes))
+        try:
+            place.rename(kept)
+        except OSError:
+            if _whole(kept, self._build.names):
+                return  # another run has just made the same, and may be using it
+            kept.rename(place.with_name("damaged"))
+            place.rename(kept)
 
 
 def _environment() -> Mapping[str, str]:

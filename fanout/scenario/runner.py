@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fanout.agent.core import machineset
 from fanout.durations import show as show_duration
@@ -48,6 +48,10 @@ from fanout.scenario.loader import beside, load
 from fanout.scenario.observers import Observers
 from fanout.scenario.params import bind
 from fanout.scenario.verdict import judge
+from fanout.scenario.workshop import Workshop
+
+if TYPE_CHECKING:
+    from fanout.scenario.builder import Builder
 
 TIMEOUT = 3600.0
 """Seconds for a run that says nothing else."""
@@ -152,7 +156,9 @@ class _Run:
             options.run, source.name, lease=options.lease,
             ssh={"kex": options.kex or KEX, "cipher": options.cipher or CIPHER, "forward_agent": options.forward_agent})
         self._limit = options.timeout or scenario.ttl or TIMEOUT
+        self._builder: Builder | None = None
         self._built: dict[str, Path] = {}
+        self._building = False
         self._needed = 0
         self._playing = False
         self._reports = 0
@@ -202,21 +208,23 @@ class _Run:
         try:
             await work
         finally:
-            self.result.timings[name] = time.monotonic() - began
+            self.result.timings[name] = self.result.timings.get(name, 0.0) + time.monotonic() - began
 
     # Up.
 
     async def _work(self) -> None:
         """UsageError and FleetError go to the caller; whatever the scenario does is concluded here."""
-        try:  # first: a build that fails costs no machines
-            await self._build()
+        try:
+            await self._build()  # first: a build that fails costs no machines
+            hosts = await self._provision()
+            await self._timed("connect_s", self._connect(hosts))
+            if not self._enough():
+                return
+            await self._build_there()
         except ScenarioFailure as failure:
             self._conclude(*judge(failure))
             return
-        hosts = await self._provision()
-        await self._timed("connect_s", self._connect(hosts))
-        if self._enough():
-            await self._timed("scenario_s", self._play())
+        await self._timed("scenario_s", self._play())
 
     async def _build(self) -> None:
         build = self.scenario.build
@@ -227,22 +235,32 @@ class _Run:
         def log(data: bytes) -> None:
             self.observer.log("root", "build", data, time.time())
 
-        builder = Builder(build, build.filled(self.args), log, self.observer.note)
+        self._builder = Builder(build, build.filled(self.args), log, self.observer.note)
+        await self._making(self._builder.find() if build.where == "machine" else self._make(self._builder, None))
 
-        async def made() -> None:
-            self._built = await builder.made()
+    async def _build_there(self) -> None:
+        if self._builder is not None and not self._built:
+            assert self.session is not None and self.context is not None
+            machine = self.context.machines[machineset.first(self.session.up)]
+            await self._making(self._make(self._builder, Workshop(machine)))
 
-        await self._timed("build_s", made())
+    async def _make(self, builder: Builder, shop: Workshop | None) -> None:
+        self._built = await builder.made(shop)
+
+    async def _making(self, work: Coroutine[Any, Any, None]) -> None:
+        self._building = True
+        await self._timed("build_s", work)
+        self._building = False
 
     def _too_long(self) -> str:
         text = f"the run took longer than {show_duration(self._limit)} (--timeout, or the scenario's ttl)"
-        if self.scenario.build is not None and not self._built:
-            return f"{text}; it was building {self.scenario.build}"
+        pending = "".join(f"\n  {doing}" for doing in self.context.pending()) if self.context is not None else ""
+        if self._building:
+            return f"{text}; it was building {self.scenario.build}{pending}"
         if self.context is None:
             return f"{text}; the fleet was still being provisioned"
         if not self._playing:
             return f"{text}; machines were still being connected"
-        pending = "".join(f"\n  {doing}" for doing in self.context.pending())
         return f"{text}; it was{pending or ' in code of the scenario itself'}"
 
     async def _provision(self) -> list[Host]:

@@ -14,7 +14,7 @@ from typing import cast
 import pytest
 
 from fanout.cli.copy import Copy, place
-from fanout.cli.machines import Machines
+from fanout.cli.selection import Machines
 from fanout.fleets.base import Host
 from fanout.fleets.openssh import LoopbackSshd
 from fanout.root.call import Call
@@ -122,8 +122,8 @@ async def test_after_ctrl_c_who_has_all_of_it_is_told_from_who_has_not(
             Answered((0b0001, ("ok", "")), (0b0010, ("failed", "no space")), (0b1000, ("ok", "")))])
         raise asyncio.CancelledError
 
-    monkeypatch.setattr(Copy, "_copy", interrupted)
+    monkeypatch.setattr(Copy, "_work", interrupted)
     hosts = [Host(f"n{i}", "127.0.0.1") for i in range(4)]
-    assert await Copy(Machines(hosts), [], None, True, True, True, {}).run() == 130
+    assert await Copy(Machines(hosts), [], None, True, True, True, {"command_timeout": None}).run() == 130
     outcomes = [machine["outcome"] for machine in json.loads(capsys.readouterr().out)["machines"]]
     assert outcomes == ["ok", "interrupted", "interrupted", "interrupted"]

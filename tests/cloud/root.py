@@ -94,7 +94,7 @@ def in_short() -> list[tuple[Any, str, Any]]:
     from botocore.retries.bucket import TokenBucket
     from botocore.retries.standard import ExponentialBackoff, RetryQuotaChecker
 
-    from fanout.fleets.aws import fleet, instances, launch, network, ready
+    from fanout.fleets.aws import boot, instances, launch, network, ready
 
     session = boto3.session.Session()
     made: dict[tuple[str, ...], Any] = {}
@@ -117,7 +117,7 @@ def in_short() -> list[tuple[Any, str, Any]]:
         (ExponentialBackoff, "delay_amount", lambda self, context: SOON),
         (TokenBucket, "acquire", lambda self, amount=1, block=True: True),
         (RetryQuotaChecker, "acquire_retry_quota", lambda self, context: True),
-        (fleet, "POLL", SOON), (fleet, "POLL_MOST", SOON), (instances, "POLL", SOON), (network, "REPEAT", SOON),
+        (boot, "POLL", SOON), (boot, "POLL_MOST", SOON), (instances, "POLL", SOON), (network, "REPEAT", SOON),
         (launch, "WAIT", SOON), (ready.Readiness, "_probe", prepared),
     ]
 

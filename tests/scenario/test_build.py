@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from fanout.errors import UsageError
 from fanout.root.outcomes import RunResult
-from fanout.scenario import builder
+from fanout.scenario import builder, workshop
 from fanout.scenario.build import git
 from fanout.scenario.builder import Builder, BuildFailed
 from fanout.scenario.check import check
@@ -20,6 +21,7 @@ from tests.agent.parent import gone
 from tests.root.trees import until
 from tests.scenario import play as playing
 from tests.scenario.play import Play, Recorder
+from tests.sshd import LoopbackSshd
 
 BUILD = """echo compiling; mkdir -p out/data; cp version out/data
 printf '#!/bin/sh\\necho %s\\n' $(cat version) > out/node; chmod +x out/node"""
@@ -139,7 +141,9 @@ async def test_what_was_changed_in_the_cache_is_built_again(repository: Path) ->
 
 
 async def test_two_that_build_the_same_at_once_both_get_it(repository: Path, cache: Path) -> None:
-    found = await asyncio.gather(*[made(repository, "main", "cp version out", ["out"]) for _ in range(3)])
+    count = f"'{repository}/count'"
+    together = f"cp version out; echo >> {count}; until [ $(wc -l < {count}) = 6 ]; do sleep 0.01; done"
+    found = await asyncio.gather(*[made(repository, "main", together, ["out"]) for _ in range(6)])
     assert {one["out"].read_text() for one in found} == {"one\n"} and left(cache) == []
 
 
@@ -275,3 +279,138 @@ async def test_a_build_counts_in_the_time_of_the_run(play: Play, tmp_path: Path,
     how = f'{str(repository_of(tmp_path))!r}, "main", "sleep 1000", "out"'
     result, _ = await play_build(play, "pass", how, timeout=0.5)
     assert result.outcome == "failed" and "it was building main of " in result.reason and left(cache) == []
+
+
+# On a machine.
+
+
+async def play_there(play: Play, folder: Path, body: str, how: str, **options: object) -> tuple[RunResult, Recorder]:
+    """`how`: what is given to `git` behind the repository and the branch."""
+    repository = folder / "repository" if (folder / "repository").exists() else repository_of(folder)
+    return await play_build(play, body, f'{str(repository)!r}, "side", {how}, where="machine"', **options)
+
+
+async def test_one_machine_builds_and_all_have_it(play: Play, tmp_path: Path, cache: Path) -> None:
+    body = """
+        assert (await fleet.run([fleet.build["node"]])).stdout == "two\\n"
+        assert (await fleet.run("cat " + fleet.build["data"] + "/version")).stdout == "two\\n"
+        assert (await fleet[0].run("cat " + fleet.build["braces"])).stdout == "{" "id}\\n"
+        work, left = (await fleet[0].run("pwd; ls")).stdout.splitlines()
+        assert (await fleet.run("cat " + fleet.build["where"])).stdout.startswith(work + "/") and left == "build"
+    """
+    command = f"{BUILD}; pwd > out/where; echo '{{id}}' > out/braces; git log --format=%s | grep two"
+    how = f'{command!r}, ["out/node", "out/data", "out/where", "out/braces"]'
+    result, seen = await play_there(play, tmp_path, body, how)
+    assert result.outcome == "passed", result.reason
+    assert [key for key, said in seen.logs.items() if b"compiling" in said] == [("local-0", "build")]
+    result, seen = await play_there(play, tmp_path, "pass", how)
+    assert result.outcome == "passed", result.reason
+    assert any("in the cache" in note for note in seen.notes) and ("local-0", "build") not in seen.logs
+    assert left(cache) == []
+
+
+async def test_what_a_machine_says_of_its_platform_is_another_build_and_never_the_roots(
+        play: Play, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for platform in ("echo one", "true", "echo one"):
+        monkeypatch.setattr(workshop, "PLATFORM", platform)
+        await play_there(play, tmp_path, "pass", '"cp version out", "out"', machines=1)
+    await made(tmp_path / "repository", "side", "cp version out", ["out"])
+    assert len(list(cache.iterdir())) == 3
+
+
+async def test_a_machine_needs_neither_git_nor_the_repository(
+        play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository_of(tmp_path)
+    environment = {**builder._environment()}
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in ("sh", "cat", "cp", "mv", "rm", "uname"):
+        (tools / tool).symlink_to(shutil.which(tool))  # type: ignore[arg-type]
+    monkeypatch.setattr(shutil, "which", lambda name: str(tools / name))  # the root has it, by its own environment
+    monkeypatch.setattr(builder, "_environment", lambda: environment)
+    monkeypatch.setenv("PATH", str(tools))
+    away = tmp_path / "away"
+    command = f"! git --version && mv '{tmp_path / 'repository'}' '{away}' && cp version out"
+    result, _ = await play_there(
+        play, tmp_path, 'assert (await fleet.run(["cat", fleet.build["out"]])).stdout == "two\\n"',
+        f'{command!r}, "out"')
+    assert result.outcome == "passed", result.reason
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ('"echo no such header >&2; exit 3", "out"', "ended (exit 3):\n  no such header"),
+        ('"true", "out"', "has not made out"),
+        ('"sleep 1000", "out", timeout="2s"', "did not end within 2.0s"),
+        ('"mkdir out; ln -s /etc out/etc", "out"', "leads out"),
+        ('"kill -9 $PPID", "out"', "local-0"),  # the agent: the machine is lost
+    ],
+)
+async def test_a_build_that_fails_on_a_machine_says_why(
+        play: Play, tmp_path: Path, cache: Path, how: str, words: str) -> None:
+    result, _ = await play_there(play, tmp_path, "pass", how, machines=2)
+    assert result.outcome == "failed" and "the build of side of " in result.reason, result.reason
+    assert words in result.reason and left(cache) == [] and list(cache.iterdir()) == []
+
+
+async def test_a_branch_that_is_not_there_costs_no_machine(play: Play, tmp_path: Path) -> None:
+    how = f'{str(repository_of(tmp_path))!r}, "nowhere", "true", "out", where="machine"'
+    result, seen = await play_build(play, "pass", how)
+    assert result.outcome == "failed" and "no branch or tag 'nowhere'" in result.reason
+    assert not [phase for phase, _, _ in seen.phases if phase == "provision"]
+
+
+async def test_a_repository_that_cannot_be_sent_says_what_else_there_is(play: Play, tmp_path: Path) -> None:
+    repository = repository_of(tmp_path)
+    (repository / "link").symlink_to("/etc")
+    commands(repository, "add .", "commit -qm link")
+    result, _ = await play_there(play, tmp_path, "pass", '"true", "out"', machines=1)
+    assert result.outcome == "failed" and "leads out" in result.reason and "where='root'" in result.reason
+
+
+async def test_what_a_build_leaves_in_the_background_of_a_machine_is_ended(play: Play, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    body = f"assert not Path('/proc', Path({str(pid)!r}).read_text().strip()).exists()"
+    command = f"setsid sleep 1000 & echo $! > '{pid}'; cp version out"
+    result, _ = await play_there(
+        play, tmp_path, f"from pathlib import Path\n{body}", f'{command!r}, "out"', machines=1)
+    assert result.outcome == "passed", result.reason
+
+
+async def test_a_build_on_a_machine_counts_in_the_time_of_the_run_and_is_named(play: Play, tmp_path: Path) -> None:
+    result, _ = await play_there(play, tmp_path, "pass", '"sleep 1000", "out"', machines=1, timeout=5.0)
+    assert result.outcome == "failed" and "it was building side of " in result.reason and "local-0" in result.reason
+
+
+@pytest.mark.sshd
+async def test_a_host_builds_for_others_over_ssh(
+        sshd: LoopbackSshd, play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/known_hosts").write_text(sshd.known_hosts)
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"{sshd.user}@127.1.0.[1-3]:{sshd.port} key={sshd.key} name=n[1-3]\n")
+    repository_of(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result, seen = await play_there(
+        play, tmp_path, 'assert (await fleet.run([fleet.build["node"]])).stdout == "two\\n"', f'{BUILD!r}, "out/node"',
+        machines=None, fleet=f"hosts:{hosts}", relays=0)
+    assert result.outcome == "passed", result.reason
+    assert seen.logs["n1", "build"] == b"compiling\n"
+
+
+@pytest.mark.parametrize("how", ['where="moon"', 'where=None'])
+def test_check_knows_where_a_build_can_be(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "s.py"
+    path.write_text(f"""
+from fanout import git, scenario
+@scenario(build=git("x", "main", "make", "out", {how}))
+async def s(fleet): pass
+""")
+    assert ["write 'root' or 'machine'" in one.reason for one in check([path]).problems] == [True]
+
+
+def test_outputs_on_a_machine_are_no_patterns() -> None:
+    with pytest.raises(UsageError, match="without"):
+        git("x", "main", "make", "out/*", where="machine")
+    assert git("x", "main", "make", "out", where="machine").where == "machine"

@@ -102,10 +102,6 @@ class Link:
         """... of this machine alone: what others queue must not keep it from queueing too."""
         return self._own[cls]
 
-    def wants_write(self) -> bool:
-        a, b, c = self._queues
-        return bool(a or b or c) and any(map(self._ready, (frames.CONTROL, frames.REPORT, frames.BULK)))
-
     def _ready(self, cls: int) -> bool:
         return bool(self._queues[cls]) and (not self.up or self._senders[cls].may_send())
 

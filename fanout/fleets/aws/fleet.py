@@ -8,8 +8,6 @@ however far `provision` came.  What a killed root cannot end ends by itself (`us
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import math
 import shutil
 import tempfile
 import time
@@ -22,20 +20,17 @@ from fanout.durations import show
 from fanout.errors import FleetError
 from fanout.fleets import roles
 from fanout.fleets.aws import credentials, image, instances, network, prices, reap, tags
-from fanout.fleets.aws.api import SETTLE, Api, passes
+from fanout.fleets.aws.api import SETTLE, Api
+from fanout.fleets.aws.boot import Boot
 from fanout.fleets.aws.instances import Instance
 from fanout.fleets.aws.launch import Launcher, batches, placed
-from fanout.fleets.aws.ready import Readiness
 from fanout.fleets.aws.spec import Spec, parse
-from fanout.fleets.aws.userdata import Prepared, mark
+from fanout.fleets.aws.userdata import Prepared
 from fanout.fleets.base import Fleet, Host, Progress, Request, Say, Terms
 from fanout.fleets.openssh import keypair
 
 DEFAULT_MACHINES = 5
-STRAGGLING = 30.0  # s that the last machines get once there are enough for the quorum
-POLL, POLL_MOST = 1.0, 5.0  # s between looks at the machines that boot
 LAST_CALL = 45.0  # s for a launch that is under way to be answered
-TOLD = 5  # reasons that an error lists
 
 
 @dataclass(frozen=True)
@@ -107,12 +102,11 @@ class AwsFleet(Fleet):
         common["NetworkInterfaces"][0]["Groups"] = [group]
         common["UserData"] = self._user_data(self._keys, expires)
         launcher = self._launcher = Launcher(api, request.run, offer.subnets, common, self.say)
-        needed = math.ceil(self.spec.quorum * machines - 1e-9)
-        boot = _Boot(self, api, launcher, machines, needed, progress)
+        boot = Boot(self.spec, api, request.run, launcher, machines, self.say, progress)
         # A task of its own: what a call launches is to be known, also when nobody wants it any more.
         self._launching = asyncio.ensure_future(self._launch(machines))
         try:
-            return await boot.hosts(self._launching)
+            return [self._host(*each) for each in await boot.living(self._launching)]
         finally:
             await boot.stop()
 
@@ -193,7 +187,7 @@ class AwsFleet(Fleet):
         for batch in batches(machines, relays, self.spec.types, self.spec.relay_types):
             await self._launcher.launch(batch)
 
-    def host(self, number: int, instance: Instance, relay: bool) -> Host:
+    def _host(self, number: int, instance: Instance, relay: bool) -> Host:
         """The machine as the run sees it."""
         assert self._keys is not None
         address = instance.public if self.spec.address == "public" else instance.private
@@ -283,108 +277,6 @@ class AwsFleet(Fleet):
                 cost += prices.paid(now - instance.launched) * price / 3600
         gone = len(ended.every) - len(ended.left)
         self.say(f"launched {len(ended.every)}, terminated {gone}; it cost {prices.money(cost)}")
-
-
-class _Boot:
-    """From the launch until enough machines can be logged in to."""
-
-    def __init__(
-        self, fleet: AwsFleet, api: Api, launcher: Launcher, machines: int, needed: int, progress: Progress
-    ) -> None:
-        self._fleet = fleet
-        self._api = api
-        self._launcher = launcher
-        self._machines = machines
-        self._needed = needed
-        self._progress = progress
-        self._readiness = Readiness(mark(fleet._run), self._more)
-        self._all = asyncio.Event()
-        self._seen: dict[str, Instance] = {}
-
-    async def hosts(self, launching: asyncio.Future[None]) -> list[Host]:
-        """Those of the machines that live; FleetError when too few come up in time."""
-        loop = asyncio.get_running_loop()
-        deadline = math.inf
-        wait = POLL
-        enough: float | None = None
-        while True:
-            await self._look()
-            launched = len(self._launcher.machines)
-            ready = len(self._readiness.ready)
-            if launching.done():
-                launching.result()
-                if deadline == math.inf:
-                    deadline = loop.time() + self._fleet.spec.ready_timeout
-                living = launched - sum(each.ending for each in self._shown())
-                if living < self._needed:
-                    raise self._too_few(f"{living} of {self._machines} machines were to be had")
-                if ready >= living:
-                    break
-                if ready >= self._needed and enough is None:
-                    enough = loop.time() + STRAGGLING
-            now = loop.time()
-            if now > min(deadline, enough or math.inf):
-                if ready < self._needed:
-                    spent = show(self._fleet.spec.ready_timeout)
-                    raise self._too_few(f"{ready} of {self._machines} machines were ready within {spent}")
-                self._fleet.say(f"going on with {ready} of {self._machines} machines ready{self._reasons()}")
-                break
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._all.wait(), wait)
-                self._all.clear()
-            wait = min(POLL_MOST, wait * 1.2)
-        hosts = [
-            self._fleet.host(number, self._seen[id], batch.relay)
-            for number, (id, batch) in enumerate(self._launcher.machines.items(), 1)
-            if id in self._seen and not self._seen[id].ending
-        ]
-        self._progress(len(hosts), len(hosts))
-        return hosts
-
-    async def stop(self) -> None:
-        await self._readiness.stop()
-
-    def _shown(self) -> list[Instance]:
-        """Those launched that EC2 has shown, as it last did."""
-        return [self._seen[id] for id in self._launcher.machines if id in self._seen]
-
-    async def _look(self) -> None:
-        public = self._fleet.spec.address == "public"
-        try:
-            self._seen |= {each.id: each for each in await instances.of_run(self._api, self._fleet._run)}
-        except FleetError as error:
-            if not passes(error):
-                raise
-        for each in self._shown():
-            address = each.public if public else each.private
-            if each.ending:
-                self._readiness.forget(each.id)
-            elif each.state == "running" and address:
-                self._readiness.watch(each.id, address)
-
-    def _more(self) -> None:
-        ready = len(self._readiness.ready)
-        self._progress(ready, self._machines)
-        if ready >= self._machines:
-            self._all.set()
-
-    def _too_few(self, text: str) -> FleetError:
-        quorum = self._fleet.spec.quorum
-        needed = f"; {self._needed} are needed (quorum {quorum:g})" if quorum < 1 else ""
-        return FleetError(f"{text}{needed}{self._reasons()}")
-
-    def _reasons(self) -> str:
-        reasons = list(self._launcher.lacking)
-        for id in self._launcher.machines:
-            seen = self._seen.get(id)
-            if seen is not None and seen.ending:
-                reasons.append(f"{id} has ended: {seen.why or seen.state}")
-            elif id in self._readiness.said:
-                reasons.append(f"{id}: {self._readiness.said[id]}")
-            elif id not in self._readiness.ready:
-                reasons.append(f"{id}: {'no address yet' if seen is not None else 'EC2 does not show it yet'}")
-        more = f"\n  and {len(reasons) - TOLD} more" if len(reasons) > TOLD else ""
-        return "".join(f"\n  {reason}" for reason in reasons[:TOLD]) + more
 
 
 def _machines(request: Request) -> int:

@@ -21,29 +21,18 @@ from typing import Any
 from fanout.errors import FleetError
 from fanout.fleets.lab import disk, quota, switch
 from fanout.fleets.lab.ground import LabHost, Plan
-from fanout.fleets.openssh import QUIET_SHELL, find, keypair, send, sshd_config, wait_gone
+from fanout.fleets.openssh import SSHD_DEFAULTS, find, keypair, send, sshd_config, wait_gone
 
 BUILD_TIMEOUT = 300.0  # s; a thousand hosts take about 60
 KILL_TIMEOUT = 20.0  # s; for killed hosts to be gone
 PROBE_TIMEOUT = 20.0  # s
 
-SSHD_DEFAULTS = {
+SSHD = {
+    **SSHD_DEFAULTS,
     "Port": "22",
-    "AddressFamily": "inet",
     "HostKey": "/run/sshd/host_key",
     "AuthorizedKeysFile": "/run/sshd/authorized_keys",
-    "PidFile": "none",
-    "UsePAM": "no",
-    "StrictModes": "no",
     "PermitRootLogin": "prohibit-password",
-    "PasswordAuthentication": "no",
-    "KbdInteractiveAuthentication": "no",
-    "PrintMotd": "no",
-    "PrintLastLog": "no",
-    "Subsystem": "sftp internal-sftp",
-    "MaxStartups": "10:30:100",
-    "MaxSessions": "10",
-    "SetEnv": QUIET_SHELL,
 }
 
 
@@ -75,7 +64,7 @@ class Isolated:
         common = disk.furnish_common(
             root,
             disk.hosts_file(addresses),
-            sshd_config(plan.sshd_options, SSHD_DEFAULTS),
+            sshd_config(plan.sshd_options, SSHD),
             keypair(folder / "id") + "\n",
         )
         paths = [disk.furnish_host(root, name) for name in names]

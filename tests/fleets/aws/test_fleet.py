@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from fanout.cli.main import main
 from fanout.errors import FleetError, UsageError
-from fanout.fleets.aws import AwsFleet, fleet, instances, network, tags
+from fanout.fleets.aws import AwsFleet, boot, instances, network, tags
 from fanout.fleets.base import Host, Request
 from tests.fleets.aws.conftest import IMAGE, REGION, Account
 
@@ -27,7 +27,7 @@ Opened = Callable[..., Any]
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fleet, "POLL", 0.05)
+    monkeypatch.setattr(boot, "POLL", 0.05)
     monkeypatch.setattr(instances, "POLL", 0.05)
     monkeypatch.setattr(network, "REPEAT", 0.05)
 
@@ -163,7 +163,7 @@ async def test_what_does_not_exist_is_told_before_anything_is_made(
 async def test_enough_ready_machines_are_a_fleet_and_too_few_are_not(
     account: Account, opened: Opened, boots: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleet, "STRAGGLING", 0.2)
+    monkeypatch.setattr(boot, "STRAGGLING", 0.2)
     boots["*"] = "it sleeps"
     with pytest.raises(FleetError, match=r"(?s)0 of 2 machines were ready within 500ms.*i-\w+: it sleeps"):
         async with opened(ready_timeout=0.5):
@@ -174,7 +174,7 @@ async def test_enough_ready_machines_are_a_fleet_and_too_few_are_not(
         return "" if address == first[0] else "it sleeps"
 
     first: list[str] = []
-    monkeypatch.setattr(fleet.Readiness, "_probe", one)
+    monkeypatch.setattr(boot.Readiness, "_probe", one)
     async with opened("quorum = 0.5") as (_, hosts, said):
         assert len(hosts) == 2 and any("going on with 1 of 2 machines ready" in text for text in said)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fanout.cli.machines import chosen
+from fanout.cli.selection import chosen
 from fanout.errors import UsageError
 from fanout.fleets.base import Host
 

@@ -1,4 +1,4 @@
-"""Which machines, and how they are reached: the options that `exec`, `copy`, `fetch` and `shell` share.
+"""The machines that a command line chooses, and the tree over them: what `exec`, `copy`, `fetch` and `shell` share.
 
 What always holds: machines that a fleet has made for the command are given back when it ends, however it does; what
 was made is written down first, as of a run, so that `fanout down` gives it back when the command itself was killed.
@@ -23,7 +23,11 @@ from fanout.errors import FanoutError, FleetError, UsageError
 if TYPE_CHECKING:
     from fanout.fleets.base import Fleet, Host
     from fanout.report.folder import RunFolder
+    from fanout.root.session import Session
     from fanout.root.settings import Settings
+
+FLAT = 256
+"""Up to so many machines `exec` reaches each itself; beyond, relays pay for their start."""
 
 
 @dataclass(frozen=True)
@@ -226,3 +230,16 @@ def settings(options: dict[str, Any]) -> Settings:
         run=f"exec-{os.getpid():x}-{os.urandom(3).hex()}", connect_timeout=options["connect_timeout"],
         handshakes=options["handshakes"], forward_agent=options["forward_agent"], keepalive=10.0,
         kex=options["kex"] or KEX, cipher=options["cipher"] or CIPHER)
+
+
+def tree(machines: Machines, options: dict[str, Any]) -> Session:
+    """A session over these machines, not connected yet."""
+    from fanout.root.machine import Machine
+    from fanout.root.planner import plan
+    from fanout.root.session import Session
+
+    hosts = machines.hosts
+    parents = plan(len(hosts), relays=options["relays"], depth=None, width=options["width"],
+                   preferred=[i for i, host in enumerate(hosts) if host.relay]).parents
+    return Session([Machine(i, host, host.role or "") for i, host in enumerate(hosts)], parents, settings(options),
+                   relay_key=machines.relay_key)
