@@ -11,7 +11,8 @@ demo: $(VENV)/ready  ## run scenarios/quickstart.py on five local machines, with
 
 test: $(VENV)/ready-test check  ## all tests; installs the OpenSSH server they need (Debian, as root)
 	bootstrap/test-machine
-	$(BIN)/python -m pytest
+	base=$$(mktemp -d /tmp/ft.XXXX) && trap "rm -rf $$base" EXIT && \
+	$(BIN)/python -m pytest -n 2 --dist loadfile --basetemp $$base/t  # short: sockets are made below it
 
 check: $(VENV)/ready-test  ## lint, types, import direction: no machine needed
 	$(BIN)/ruff check .
