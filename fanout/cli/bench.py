@@ -21,7 +21,7 @@ SKIPPED = ("barrier", "logs", "files")
 
 @click.command("bench", short_help="Does the tree pay on a fleet? Flat beside trees, measured.")
 @click.option("--fleet", default="local", envvar="FANOUT_FLEET", show_envvar=True, show_default=True, metavar="SPEC",
-              help="Where machines come from: local, lab, hosts:FILE, hosts:NAMES, exec:PROGRAM.")
+              help="Where machines come from, as for `fanout run`.")
 @click.option("-n", "--machines", "sizes", default="10,50,100,200,500", show_default=True, metavar="N,N,...",
               help="At how many machines.")
 @click.option("--shapes", default="flat,auto,4,8,8x8", show_default=True, metavar="SHAPE,...",
@@ -36,12 +36,12 @@ SKIPPED = ("barrier", "logs", "files")
               help="Until every machine is connected; a trial that lacks one has failed.")
 @click.option("--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               default="fanout-bench.html", show_default=True, help="The page with plots.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-              help="Every figure of every trial, as JSON.")
+@click.option("--json", "as_json", is_flag=True,
+              help="Every figure of every trial as JSON on stdout, all else on stderr.")
 @click.option("--keep/--no-keep", default=True, show_default=True,
               help="Keep the constants that were measured, for `fanout plan` and `--relays auto` on this fleet.")
 @click.option("-q", "--quiet", is_flag=True, help="No line for each trial.")
-def command(sizes: str, shapes: str, html_file: Path, json_file: Path | None, keep: bool, quiet: bool,
+def command(sizes: str, shapes: str, html_file: Path, as_json: bool, keep: bool, quiet: bool,
             **options: Any) -> None:
     """Measure a fleet: does a tree pay there, from how many machines on, and what does it cost the root?
 
@@ -63,14 +63,13 @@ def command(sizes: str, shapes: str, html_file: Path, json_file: Path | None, ke
     from fanout.root import constants
 
     chosen = Options(sizes=numbers(sizes), shapes=tuple(filter(None, shapes.split(","))), **options)
-    for file in filter(None, (html_file, json_file)):
-        if not file.absolute().parent.is_dir():
-            raise UsageError(f"{file}: there is no folder {file.absolute().parent}")
+    if not html_file.absolute().parent.is_dir():
+        raise UsageError(f"{html_file}: there is no folder {html_file.absolute().parent}")
     result = run(chosen, new_run_id(), quiet)
-    if json_file:
-        json_file.write_text(json.dumps(result.as_json(), indent=1) + "\n")
     html_file.write_text(page(result))
-    click.echo(text(result))
+    if as_json:
+        click.echo(json.dumps(result.as_json(), indent=1))
+    click.echo(text(result), err=as_json)
     click.echo(f"\nplots: {html_file}", err=True)
     if keep and result.costs is not None and any(row.trials for row in result.rows):
         click.echo(f"constants of {chosen.fleet}: {constants.keep(chosen.fleet, result.costs)}", err=True)

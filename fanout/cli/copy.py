@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fanout.cli.main import INTERRUPTED
-from fanout.cli.selection import chosen, selection
+from fanout.cli.selection import Machines, on_machines, selection
 from fanout.cli.transfer import Transfer
 from fanout.errors import UsageError
 
 if TYPE_CHECKING:
-    from fanout.fleets.base import Host
     from fanout.root.call import Call
     from fanout.root.session import Session
     from fanout.root.shipping import Source
@@ -33,8 +31,7 @@ def octal(ctx: click.Context, param: click.Parameter, value: str | None) -> int 
 
 
 @click.command("copy", short_help="Copy files and folders to many machines.")
-@selection
-@click.option("--width", type=click.IntRange(min=1), metavar="N", help="Most machines that a relay sends to.")
+@selection("as many as are fastest", "Until it is given up on a machine")
 @click.option("--mode", metavar="OCTAL", callback=octal, help="Permission bits of a file, instead of its own.")
 @click.option("--no-cache", is_flag=True, help="Machines use and keep no copy of their own beside DEST.")
 @click.option("--no-compress", is_flag=True, help="Send everything as it is, though it would compress.")
@@ -43,7 +40,7 @@ def octal(ctx: click.Context, param: click.Parameter, value: str | None) -> int 
 @click.argument("paths", nargs=-1, required=True, metavar="SRC... DEST")
 @click.pass_context
 def command(
-    ctx: click.Context, /, paths: tuple[str, ...], width: int | None, mode: int | None, no_cache: bool,
+    ctx: click.Context, /, paths: tuple[str, ...], mode: int | None, no_cache: bool,
     no_compress: bool, as_json: bool, quiet: bool, **options: Any,
 ) -> None:
     """Copy files and folders to many machines at once, through a tree of them: each is sent on as it comes in.
@@ -69,8 +66,6 @@ def command(
     if len(paths) < 2:
         raise UsageError("copy what, and where to? Write: fanout copy -w NAMES SRC... DEST")
     *texts, dest = paths
-    hosts = chosen(options)
-    import asyncio
     import contextlib
 
     from fanout.root.shipping import Source
@@ -85,10 +80,11 @@ def command(
         twice = sorted({to for to in names if names.count(to) > 1})
         if twice:
             raise UsageError(f"two of these would be {twice[0]} there: copy them one after the other")
-        try:
-            ctx.exit(asyncio.run(Copy(hosts, sources, mode, not no_cache, as_json, quiet, width, options).run()))
-        except KeyboardInterrupt:
-            ctx.exit(INTERRUPTED)
+
+        async def work(machines: Machines) -> int:
+            return await Copy(machines, sources, mode, not no_cache, as_json, quiet, options).run()
+
+        ctx.exit(on_machines(options, work))
 
 
 def place(source: Source, dest: str, several: bool) -> str:
@@ -99,9 +95,9 @@ def place(source: Source, dest: str, several: bool) -> str:
 
 
 class Copy(Transfer):
-    def __init__(self, hosts: list[Host], sources: list[tuple[Source, str]], mode: int | None, cache: bool,
-                 as_json: bool, quiet: bool, width: int | None, options: dict[str, Any]) -> None:
-        super().__init__(hosts, as_json, quiet, options, width)
+    def __init__(self, machines: Machines, sources: list[tuple[Source, str]], mode: int | None, cache: bool,
+                 as_json: bool, quiet: bool, options: dict[str, Any]) -> None:
+        super().__init__(machines, as_json, quiet, options)
         self._sources = sources
         self._mode = mode
         self._cache = cache
@@ -129,6 +125,14 @@ class Copy(Transfer):
             session.shipping.over(call)
         self._end(targets, "ok")
 
+    def _complete(self) -> int:
+        from fanout.agent.core.node import DONE
+
+        complete = self._targets
+        for call in self._calls:
+            complete &= sum(machines for machines, (outcome, _) in call.groups(DONE) if outcome == "ok")
+        return complete
+
     def _progress(self, session: Session) -> None:
         from fanout.agent.core import machineset
         from fanout.agent.core.node import DONE
@@ -137,7 +141,10 @@ class Copy(Transfer):
         for call in self._calls:
             done &= call.settled(DONE)
         left = machineset.members(self._targets & ~done)
-        self._draw_progress(machineset.count(self._targets), left, f"{self._rate(session.shipping.sent)} sent")
+        what = f"{self._rate(session.shipping.sent)} sent"
+        if missing := len(self._hosts) - machineset.count(self._targets):
+            what += f", {missing} not connected"
+        self._draw_progress(machineset.count(self._targets), left, what)
 
     def _size(self) -> int:
         return sum(source.size for source, _ in self._sources)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fanout.cli.types import duration
+from fanout.errors import UsageError
 from fanout.report.folder import runs_folder
 from fanout.report.text import clean, lines
 
@@ -22,14 +23,14 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 @click.command("doctor", short_help="What would fail here or on a fleet, and the remedy.")
 @click.option(
-    "--fleet", metavar="SPEC", help="Look at these machines too: local, lab, hosts:FILE, exec:PROGRAM."
+    "--fleet", metavar="SPEC", help="Look at these machines too; any that `fanout run` takes."
 )
 @click.option(
     "-n", "--machines", type=click.IntRange(min=1), metavar="N", help="How many machines of the fleet."
 )
 @click.option(
-    "--timeout", metavar="DURATION", callback=duration, default="20s", show_default=True,
-    help="For connecting to the machines.",
+    "-t", "--connect-timeout", "timeout", metavar="DURATION", callback=duration, default="20s", show_default=True,
+    help="Until a machine is connected, or given up.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON on stdout.")
 @click.pass_context
@@ -46,6 +47,8 @@ def command(
     With --fleet each machine is reached once and runs one small command; a fleet that makes machines makes
     them, and removes them again.  Exit codes: 0 nothing fails, 1 something does.
     """
+    if machines and fleet is None:
+        raise UsageError(f"-n {machines}: of which fleet? Give --fleet too")
     try:
         findings = asyncio.run(_look(fleet, machines, timeout))
     except asyncio.CancelledError:

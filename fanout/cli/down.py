@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from fanout.cli.types import duration
+from fanout.cli.types import duration, run_ids
 from fanout.errors import UsageError
 from fanout.names import fold
 from fanout.report.folder import MACHINES, write_whole
@@ -20,7 +20,7 @@ from fanout.root.outcomes import Failure
 
 
 @click.command("down", short_help="End what a run has left, and give back its machines.")
-@click.argument("run", metavar="RUN|last")
+@click.argument("run", shell_complete=run_ids, metavar="RUN|last")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option(
     "--connect-timeout", metavar="DURATION", callback=duration, default="30s", show_default=True,

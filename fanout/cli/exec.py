@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fanout.cli.main import INTERRUPTED
-from fanout.cli.selection import FLAT, chosen, selection, settings
+from fanout.cli.selection import FLAT, Machines, on_machines, selection, settings
 from fanout.errors import UsageError
 
 if TYPE_CHECKING:
     from fanout.cli.printer import Printer
-    from fanout.fleets.base import Host
 
 STDIN_MOST = 16 << 20
 PER_RELAY = 64
@@ -21,7 +20,7 @@ PER_RELAY = 64
 
 @click.command("exec", short_help="Run one command on many machines.",
                context_settings={"ignore_unknown_options": False})
-@selection
+@selection(f"none up to {FLAT} machines", "Until it is given up on a machine, and killed there")
 @click.option("-b", "--fold", "form", flag_value="fold", help="At the end, equal outputs once: 'node[1-499]: ...'.")
 @click.option("--diff", "form", flag_value="diff", help="At the end, how machines differ from the majority.")
 @click.option("--errors-only", is_flag=True, help="Only what comes from machines where it failed, at the end.")
@@ -55,22 +54,27 @@ def command(
       255  a machine could not be reached, or was lost (the summary tells)
     and 130 after Ctrl-C, which ends the command on every machine.
     """
-    hosts = chosen(options)
-    import asyncio
-
-    from fanout.cli.printer import Printer
-
     if errors_only and form is None:
         form = "stream-errors"
-    printer = Printer([host.name for host in hosts], form or "stream", errors_only=errors_only, prefix=not no_prefix,
-                      quiet=quiet)
     stdin = read_stdin() if with_stdin else b""
-    try:
-        code = asyncio.run(execute(hosts, " ".join(words), stdin, printer, options))
-    except KeyboardInterrupt:
-        printer.close(interrupted=True)
-        ctx.exit(INTERRUPTED)
-    ctx.exit(code)
+
+    async def work(machines: Machines) -> int:
+        import asyncio
+
+        from fanout.cli.printer import Printer
+
+        if any(host.local for host in machines.hosts):
+            raise UsageError("exec goes over SSH, and the machines of --fleet local have none: take --fleet lab, or"
+                             " `fanout shell --fleet local`")
+        printer = Printer([host.name for host in machines.hosts], form or "stream", errors_only=errors_only,
+                          prefix=not no_prefix, quiet=quiet)
+        try:
+            return await execute(machines, " ".join(words), stdin, printer, options)
+        except asyncio.CancelledError:  # by a second Ctrl-C
+            printer.close(interrupted=True)
+            raise
+
+    ctx.exit(on_machines(options, work))
 
 
 def read_stdin() -> bytes:
@@ -80,25 +84,31 @@ def read_stdin() -> bytes:
     return data
 
 
-def relay_count(asked: int | None, machines: int) -> int:
+def relay_count(asked: int | None, width: int | None, machines: int) -> int:
+    """How many of the machines are relays; each runs the command too, and has at most `width` others."""
+    share = PER_RELAY if width is None else width + 1
     if asked is None:
-        return 0 if machines <= FLAT else -(-machines // PER_RELAY)
+        return 0 if machines <= FLAT else -(-machines // share)
     if asked > machines:
         raise UsageError(f"--relays {asked}: relays are machines of the fleet, which has {machines}")
+    if asked and width is not None and machines > asked * share:
+        raise UsageError(f"--relays {asked} contradicts --width {width}: {machines} machines need"
+                         f" {-(-machines // share)} relays")
     return asked
 
 
-async def execute(hosts: list[Host], line: str, stdin: bytes, printer: Printer, options: dict[str, Any]) -> int:
+async def execute(machines: Machines, line: str, stdin: bytes, printer: Printer, options: dict[str, Any]) -> int:
     """Runs it; the exit code."""
     from fanout.cli.interrupts import completed
     from fanout.root.oneshot import Flat, Job
 
     job = Job(line, stdin, options["connect_timeout"], options["command_timeout"])
-    count = relay_count(options["relays"], len(hosts))
+    hosts = machines.hosts
+    count = relay_count(options["relays"], options["width"], len(hosts))
     if count:
         from fanout.root.relayed import Relayed
 
-        work: Any = Relayed(hosts, count, job, settings(options), printer)
+        work: Any = Relayed(hosts, count, job, settings(options), printer, machines.relay_key)
     else:
         work = Flat(hosts, job, settings(options), printer)
     whole = await completed(work.run())

@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fanout.cli.main import INTERRUPTED
-from fanout.cli.selection import chosen, selection
+from fanout.cli.selection import Machines, on_machines, selection
 from fanout.cli.transfer import FAILED, Transfer
 from fanout.cli.types import size
 from fanout.errors import UsageError
 
 if TYPE_CHECKING:
-    from fanout.fleets.base import Host
     from fanout.root.fetching import Fetch, Intake
     from fanout.root.session import Session
 
 
 @click.command("fetch", short_help="Bring files of many machines here.")
-@selection
+@selection("as many as are fastest", "Until it is given up on a machine")
 @click.option("--cap", metavar="SIZE", callback=size, default="1GB", show_default=True, help="Most of one machine.")
 @click.option("--total", metavar="SIZE", callback=size, default="16GB", show_default=True, help="Most of all.")
 @click.option("--json", "as_json", is_flag=True, help="At the end, one JSON document.")
@@ -55,21 +53,21 @@ def command(
     """
     if not pattern.strip("/.~"):
         raise UsageError(f"PATTERN {pattern!r}: name files, such as 'results/*.json'")
-    hosts = chosen(options)
-    import asyncio
+    if dest.exists() and not dest.is_dir():
+        raise UsageError(f"{dest} is no folder: files of many machines go into one, as DEST/MACHINE/")
+    into = dest.absolute()
+    there = pattern if pattern.startswith(("/", "~")) else f"~/{pattern}"
 
-    if not pattern.startswith(("/", "~")):
-        pattern = f"~/{pattern}"
-    try:
-        ctx.exit(asyncio.run(Fetching(hosts, pattern, dest.absolute(), cap, total, as_json, quiet, options).run()))
-    except KeyboardInterrupt:
-        ctx.exit(INTERRUPTED)
+    async def work(machines: Machines) -> int:
+        return await Fetching(machines, there, into, cap, total, as_json, quiet, options).run()
+
+    ctx.exit(on_machines(options, work))
 
 
 class Fetching(Transfer):
-    def __init__(self, hosts: list[Host], pattern: str, dest: Path, cap: int, total: int, as_json: bool, quiet: bool,
+    def __init__(self, machines: Machines, pattern: str, dest: Path, cap: int, total: int, as_json: bool, quiet: bool,
                  options: dict[str, Any]) -> None:
-        super().__init__(hosts, as_json, quiet, options)
+        super().__init__(machines, as_json, quiet, options)
         self._pattern = pattern
         self._dest = dest
         self._caps = cap, total

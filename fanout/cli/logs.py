@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fanout.cli.types import duration, size
+from fanout.cli.types import duration, run_ids, size
 from fanout.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ RECEIVE = 256 << 10
 
 
 @click.command("logs", short_help="The logs of a run, while it goes on and afterwards.")
-@click.argument("run", metavar="RUN")
+@click.argument("run", shell_complete=run_ids, metavar="RUN")
 @click.argument("which", metavar="[MACHINES[:PROCESS]]", required=False, default="")
 @click.option("-f", "--follow", is_flag=True, help="Begin near the end, and go on as processes print, until the end.")
 @click.option("--grep", "pattern", metavar="REGEX", help="Only lines that match.")
@@ -47,7 +47,9 @@ def command(
     fanout logs 20260101-120000-ab12 :node --since 5m
     fanout logs last peer-3 -f
 
-    RUN is a run's id, a run's folder, or `last`.  Afterwards there is what came to the run's folder: what `logs=`
+    RUN is its id as `fanout ls` has it, the first letters of it, `last`, or the path of its folder.
+
+    Afterwards there is what came to the run's folder: what `logs=`
     forwards and `collect=` brings.  With -f, while the run goes on, it is the whole output of any process, from the
     file on its machine, whatever is forwarded of it.
 
@@ -56,7 +58,9 @@ def command(
     """
     if follow and (fold or since is not None):
         raise UsageError("-f shows what comes: it goes with neither --fold nor --since")
-    folder = run_folder(run)
+    from fanout.report import runs
+
+    folder = runs.find(run).path
     machines, process = selection(which)
     try:
         regex = re.compile(pattern.encode()) if pattern else None
@@ -72,19 +76,6 @@ def command(
         sys.stdout = None
         ctx.exit(0)
     ctx.exit(0 if shown else NOTHING)
-
-
-def run_folder(run: str) -> Path:
-    from fanout.report.folder import runs_folder
-
-    known = runs_folder()
-    path = known / ("latest" if run == "last" else run)
-    if "/" in run or not path.is_dir():
-        path = Path(run).expanduser()
-    if not (path / "run.json").is_file():
-        where = f"in {known}" if "/" not in run else "there"
-        raise UsageError(f"there is no run {run} {where}; give a run's id, its folder, or: last")
-    return path.resolve()
 
 
 def selection(which: str) -> tuple[set[str] | None, str | None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from typing import NoReturn
 
 import click
 
@@ -19,11 +20,11 @@ COMMANDS = {
     "run": ("fanout.cli.run", "Run a scenario on a fleet."),
     "exec": ("fanout.cli.exec", "Run one command on many machines."),
     "copy": ("fanout.cli.copy", "Copy files and folders to many machines."),
+    "fetch": ("fanout.cli.fetch", "Bring files of many machines here."),
     "shell": ("fanout.cli.shell", "A prompt over many machines."),
+    "logs": ("fanout.cli.logs", "The logs of a run, while it goes on and afterwards."),
     "ls": ("fanout.cli.ls", "The runs there are, and what they still hold."),
     "down": ("fanout.cli.down", "End what a run has left, and give back its machines."),
-    "fetch": ("fanout.cli.fetch", "Bring files of many machines here."),
-    "logs": ("fanout.cli.logs", "The logs of a run, while it goes on and afterwards."),
     "check": ("fanout.cli.check", "Check scenarios without any machine."),
     "doctor": ("fanout.cli.doctor", "What would fail here or on a fleet, and the remedy."),
     "plan": ("fanout.cli.plan", "The tree for N machines, and what it would cost."),
@@ -62,10 +63,18 @@ class Lazy(click.Group):
             ctx.fail(f"there is no command {args[0]!r}; there are: {', '.join(COMMANDS)}")
         return super().resolve_command(ctx, args)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            refuse(error, ctx)
+
     def invoke(self, ctx: click.Context) -> object:
         """Runs the command, and turns what it raises into text and an exit code."""
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            refuse(error, ctx)
         except FanoutError as error:
             click.echo(f"fanout: error: {error}", err=True)
             show_traceback()
@@ -82,6 +91,15 @@ class Lazy(click.Group):
             sys.exit(1)
 
 
+def refuse(error: click.UsageError, ctx: click.Context) -> NoReturn:
+    """In one line, as every other error; click takes four."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        raise error
+    where = (error.ctx or ctx).command_path
+    click.echo(f"fanout: error: {error.format_message().rstrip('.')} (see {where} --help)", err=True)
+    sys.exit(error.exit_code)
+
+
 def show_traceback() -> bool:
     """Prints the exception at hand if tracebacks are wanted; `fanout run --debug` sets the same variable."""
     wanted = os.environ.get("FANOUT_DEBUG", "") not in ("", "0")
@@ -93,11 +111,13 @@ def show_traceback() -> bool:
 
 
 @click.command(
+    "fanout",
     cls=Lazy,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, "--version", message="fanout %(version)s")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Write a scenario as plain Python; run it on a thousand machines through a tree of SSH relays.
 
     \b
@@ -108,10 +128,12 @@ def main() -> None:
     On machines of your own:
       fanout run scenarios/gossip.py --fleet hosts:nodes.txt
       fanout run scenarios/gossip.py --fleet 'hosts:node[1-40],db[1-3]'
+    One command, without a scenario:
+      fanout exec -w 'node[1-40]' -- uptime
 
     \b
     Exit codes: 0 passed, 1 failed, 2 bad usage or a scenario that does not load,
-    3 no fleet, 130 interrupted.
+    3 no fleet, 130 interrupted.  Those of exec, copy and fetch are in their --help.
 
     \b
     Completion of commands and options in your shell:
@@ -119,6 +141,8 @@ def main() -> None:
       zsh    eval "$(_FANOUT_COMPLETE=zsh_source fanout)"      in ~/.zshrc
       fish   _FANOUT_COMPLETE=fish_source fanout | source      in ~/.config/fish/config.fish
     """
+    if os.environ.get("NO_COLOR"):  # rich heeds it, click does not
+        ctx.color = False
 
 
 if __name__ == "__main__":

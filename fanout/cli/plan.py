@@ -41,10 +41,12 @@ def command(machines: int, fleet: str, relays: int | None, depth: int | None, wi
 
     Without a measurement of the fleet the constants are those of machines of their own in one data centre.
     """
+    from fanout.fleets import kind_of
     from fanout.root import constants
     from fanout.root.model import DEFAULT, predict
     from fanout.root.planner import plan
 
+    kind_of(fleet.partition(":")[0], f"--fleet {fleet}")  # a mistyped one has no constants either
     own = constants.measured(fleet)
     costs = own or DEFAULT
     tree = plan(machines, relays=relays, depth=depth, width=width, costs=costs)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.command("reap", short_help="Remove machines of runs whose time is over.")
 @click.option("--fleet", default="aws", show_default=True, metavar="SPEC", help="Whose account: aws:FILE.toml.")
 @click.option("--run", metavar="ID", help="What this run has, whether its time is over or not.")
-@click.option("--yes", is_flag=True, help="Remove it; without, it is only shown.")
+@click.option("-y", "--yes", is_flag=True, help="Remove it; without, it is only shown.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON on stdout.")
 def command(fleet: str, run: str | None, yes: bool, as_json: bool) -> None:
     """Find what runs have left in a cloud after their time, and remove it with --yes.

@@ -73,7 +73,7 @@ EXIT = {
     help="The run's folder, new or empty; by default one below ~/.local/state/fanout/runs.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print result.json on stdout, all else on stderr.")
-@click.option("--quiet", "-q", is_flag=True, help="Only what the scenario says, warnings, and failure.")
+@click.option("-q", "--quiet", is_flag=True, help="Only what the scenario says, warnings, and failure.")
 @click.option(
     "--junit", "junit_file", type=click.Path(path_type=Path), metavar="FILE",
     help="Write the result as JUnit XML too.",
@@ -94,7 +94,7 @@ EXIT = {
     "--keep", metavar="DURATION", callback=duration,
     help="After a failure, keep the machines that the fleet has made, to look at, for so long.",
 )  # fmt: skip
-@click.option("--yes", is_flag=True, help="Whatever the machines cost: no max_cost.")
+@click.option("-y", "--yes", is_flag=True, help="Whatever the machines cost: no max_cost.")
 @click.option("--debug", is_flag=True, help="Show tracebacks of errors; the same as FANOUT_DEBUG=1.")
 @click.pass_context
 def command(
@@ -125,6 +125,8 @@ def command(
         os.environ["FANOUT_DEBUG"] = "1"
     if not scenario.is_file():
         raise UsageError(f"there is no scenario file {scenario}; name a Python file with a @scenario in it")
+    if junit_file and not junit_file.absolute().parent.is_dir():
+        raise UsageError(f"--junit {junit_file}: there is no folder {junit_file.absolute().parent}")
     run = new_run_id()
     out = sys.stderr if as_json else sys.stdout
     error: BaseException | None = None

@@ -1,95 +1,226 @@
-"""The machines that a command line chooses, and the tree over them: what `exec`, `copy`, `fetch` and `shell` share."""
+"""The machines that a command line chooses, and the tree over them: what `exec`, `copy`, `fetch` and `shell` share.
+
+What always holds: machines that a fleet has made for the command are given back when it ends, however it does; what
+was made is written down first, as of a run, so that `fanout down` gives it back when the command itself was killed.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from fanout.cli.main import INTERRUPTED
 from fanout.cli.types import duration, relays
-from fanout.errors import UsageError
+from fanout.errors import FanoutError, FleetError, UsageError
 
 if TYPE_CHECKING:
-    from fanout.fleets.base import Host
+    from fanout.fleets.base import Fleet, Host
+    from fanout.report.folder import RunFolder
     from fanout.root.session import Session
     from fanout.root.settings import Settings
 
 FLAT = 256
-"""Up to so many machines the root reaches each itself; beyond, relays pay for their start."""
+"""Up to so many machines `exec` reaches each itself; beyond, relays pay for their start."""
 
 
-def selection(function: Any) -> Any:
-    """The options that say which machines, and how they are reached: the same for all of them."""
-    for option in reversed([
+@dataclass(frozen=True)
+class Machines:
+    hosts: list[Host]
+    """In order, each once, one at least."""
+    relay_key: str | None = None
+    """See `Fleet.relay_key`."""
+
+
+def selection(auto: str, timeout: str) -> Callable[[Any], Any]:
+    """The options; `auto` says which relays are taken when nobody says, `timeout` what --command-timeout ends."""
+    options = [
         click.option("-w", "--hosts", "names", metavar="NAMES", multiple=True,
                      help="Machines, such as 'node[1-500],db[1-3]'; @FILE for a hosts file; may be repeated."),
-        click.option("--fleet", metavar="SPEC", envvar="FANOUT_FLEET", help="Machines of a fleet instead of -w."),
-        click.option("-x", "--exclude", metavar="NAMES", multiple=True, help="Leave these out."),
+        click.option("--fleet", metavar="SPEC",
+                     help="Machines of a fleet, as for `fanout run`; those it makes are given back at the end.  Without"
+                          " -w, FANOUT_FLEET counts."),
+        click.option("-n", "--machines", type=click.IntRange(min=1), metavar="N",
+                     help="How many machines of the fleet; by default all it has, or its own default."),
+        click.option("-x", "--exclude", metavar="NAMES", multiple=True, help="Leave these out; @FILE, as for -w."),
         click.option("-g", "--group", "roles", metavar="ROLE", multiple=True,
                      help="Only machines with this role= in the hosts file."),
         click.option("-f", "--fanout", "handshakes", type=click.IntRange(min=1), default=32, show_default=True,
-                     metavar="N", help="SSH handshakes under way at once; commands run all at once."),
+                     metavar="N", help="SSH handshakes under way at once; all else goes on at all machines at once."),
         click.option("-l", "--user", metavar="NAME", help="Log in by this name where none is given."),
         click.option("-t", "--connect-timeout", metavar="DURATION", callback=duration, default="15s",
                      show_default=True, help="Until a machine is connected, or given up."),
         click.option("-u", "--command-timeout", metavar="DURATION", callback=duration,
-                     help="Until it is given up on a machine, and killed there; by default never."),
+                     help=f"{timeout}; by default never."),
         click.option("--relays", metavar="auto|K", callback=relays, default="auto", show_default=True,
-                     help=f"Machines that reach the others; 0: none, and auto: none up to {FLAT}."),
+                     help=f"Machines that reach the others; 0: none, auto: {auto}."),
+        click.option("--width", type=click.IntRange(min=1), metavar="N",
+                     help="Machines that one relay reaches, at most."),
         click.option("--forward-agent", is_flag=True, help="Let relays log in by your SSH agent."),
         click.option("--kex", metavar="NAME", help="SSH key exchange; by default a fast one that both ends have."),
         click.option("--cipher", metavar="NAME", help="SSH cipher; by default a fast one that both ends have."),
-    ]):
-        function = option(function)
-    return function
+        click.option("-y", "--yes", is_flag=True, help="Whatever the machines of the fleet cost: no max_cost."),
+    ]
+
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
 
 
-def chosen(options: dict[str, Any]) -> list[Host]:
-    """The machines that the options select, in order, each once.  UsageError when there are none."""
-    import dataclasses
+def on_machines(options: dict[str, Any], work: Callable[[Machines], Awaitable[int]]) -> int:
+    """What `work` on the chosen machines returns, an exit code; INTERRUPTED when it came to no end."""
+    import asyncio
 
+    async def go() -> int:
+        async with chosen(options) as machines:
+            return await work(machines)
+
+    try:
+        return asyncio.run(go())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return INTERRUPTED
+
+
+@contextlib.asynccontextmanager
+async def chosen(options: dict[str, Any]) -> AsyncIterator[Machines]:
+    """The machines that the options select.  UsageError when there are none."""
+    spec = options["fleet"] or ("" if options["names"] else os.environ.get("FANOUT_FLEET", ""))
+    if bool(options["names"]) == bool(spec):
+        raise UsageError("which machines? Name them by -w 'node[1-40]' or -w @FILE, or give --fleet (not both)")
+    if options["names"]:
+        if options["machines"]:
+            raise UsageError(f"-n {options['machines']} is for machines of a --fleet; -w names them all")
+        yield Machines(narrowed(named(options["names"]), options))
+        return
+    from fanout.fleets import open_fleet
+
+    fleet = open_fleet(spec)
+    fleet.unlimited = options["yes"]
+    async with provisioned(fleet, spec, options["machines"]) as hosts:
+        yield Machines(narrowed(hosts, options), fleet.relay_key)
+
+
+def named(specs: Iterable[str]) -> list[Host]:
+    """What -w names: folded names, and hosts files."""
     from fanout import names
     from fanout.fleets.hosts import HostsFleet
 
-    if bool(options["names"]) == bool(options["fleet"]):
-        raise UsageError("which machines? Name them by -w 'node[1-40]' or -w @FILE, or give --fleet (not both)")
-    specs = list(options["names"])
-    if options["fleet"]:
-        kind, _, text = options["fleet"].partition(":")
-        if kind != "hosts":
-            raise UsageError(f"--fleet {options['fleet']}: exec runs on machines that exist; write hosts:FILE, or list"
-                             " those of a lab by `fanout lab ls --hosts`")
-        specs = [text]
     found: dict[str, Host] = {}
     for spec in specs:
         if spec.startswith("@"):
             spec = spec[1:] if spec == "@-" or "/" in spec else str(Path(spec[1:]).expanduser().absolute())
-        elif not options["fleet"] and not names.expand(spec):
+        elif not names.expand(spec):
             continue
         for host in HostsFleet(spec).hosts:
             found.setdefault(host.name, host)
-    for text in options["exclude"]:
-        for name in _names(text):
-            found.pop(name, None)
-    hosts = [host for host in found.values() if not options["roles"] or host.role in options["roles"]]
-    if not hosts:
-        given = sorted({host.role for host in found.values() if host.role})
-        known = f"; there are {', '.join(given)}" if given else "; no machine has a role="
-        raise UsageError("no machine is left" + (known if options["roles"] else " after --exclude"))
-    if options["user"]:
-        hosts = [host if host.user else dataclasses.replace(host, user=options["user"]) for host in hosts]
-    return hosts
+    if not found:
+        raise UsageError("-w names no machine: write it as in -w 'node[1-40]' or -w @FILE")
+    return list(found.values())
 
 
-def _names(text: str) -> list[str]:
+def narrowed(hosts: Iterable[Host], options: dict[str, Any]) -> list[Host]:
+    """Without --exclude, only those of --group, and with --user."""
     from fanout import names
-    from fanout.fleets.hosts import HostsFleet
 
-    if text.startswith("@"):
-        return [host.name for host in HostsFleet(str(Path(text[1:]).expanduser().absolute())).hosts]
-    return names.expand(text)
+    found = {host.name: host for host in hosts}
+    for text in options["exclude"]:
+        for name in [host.name for host in named([text])] if text.startswith("@") else names.expand(text):
+            found.pop(name, None)
+    left = [host for host in found.values() if not options["roles"] or host.role in options["roles"]]
+    if not left:
+        given = sorted({host.role for host in found.values() if host.role})
+        known = f"there are {', '.join(given)}" if given else "no machine has a role="
+        raise UsageError(f"no machine is left: {known}" if found else "no machine is left after --exclude")
+    if options["user"]:
+        left = [host if host.user else dataclasses.replace(host, user=options["user"]) for host in left]
+    return left
+
+
+@contextlib.asynccontextmanager
+async def provisioned(fleet: Fleet, spec: str, machines: int | None) -> AsyncIterator[list[Host]]:
+    """The machines of a fleet, for as long as they are needed."""
+    import asyncio
+    import signal
+
+    from fanout.fleets.base import Request
+    from fanout.report.folder import new_run_id
+    from fanout.report.text import clean
+
+    run = new_run_id()
+    stack = contextlib.ExitStack()
+    record = Record(run, fleet.name, spec, stack)
+    fleet.record = record.made
+    fleet.say = lambda text: click.echo(f"fanout: {clean(text)}", err=True)
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)  # as Ctrl-C, which asyncio.run sees to
+    try:
+        hosts = await fleet.provision(Request(run, machines), lambda done, total: None)
+        if not hosts:
+            raise FleetError(f"the fleet {spec} has no machines")
+        record.hosts(hosts)
+        yield hosts
+    finally:
+        try:
+            async with asyncio.timeout(fleet.release_timeout):
+                await fleet.release()
+        except (FanoutError, OSError, TimeoutError) as error:
+            why = str(error) or f"it took longer than {fleet.release_timeout:g} s"
+            raise FanoutError(f"the fleet {spec} was not released: {why}; `fanout down {run}` tries again") from error
+        else:
+            record.over()
+        finally:
+            stack.close()
+
+
+class Record:
+    """What a fleet has made, in the folder of a run; there is none until it makes something."""
+
+    def __init__(self, run: str, kind: str, spec: str, stack: contextlib.ExitStack) -> None:
+        from fanout.root.holdings import Holdings
+
+        self._run = run
+        self._spec = spec
+        self._stack = stack
+        self._folder: RunFolder | None = None
+        self._holdings = Holdings(run, kind)
+
+    def made(self, made: Mapping[str, Any] | None) -> None:
+        from fanout.report.folder import RunFolder
+
+        if self._folder is None:  # without the command: it may hold secrets
+            command = click.get_current_context().command_path
+            self._folder = self._stack.enter_context(RunFolder(self._run, scenario=command, fleet=self._spec))
+        self._hold(made=made)
+
+    def hosts(self, hosts: list[Host]) -> None:
+        from fanout.root.machine import Machine
+
+        if self._folder is not None:
+            machines = [Machine(i, host, host.role or "") for i, host in enumerate(hosts)]
+            self._hold(machines=machines, parents=[None] * len(hosts))
+
+    def over(self) -> None:
+        """Everything is given back."""
+        from fanout.root.outcomes import RunOutcome, RunResult
+
+        if self._folder is not None:
+            self._hold(made=None)
+            self._folder.finished(RunResult(self._run, click.get_current_context().command_path, RunOutcome.PASSED))
+
+    def _hold(self, **changes: Any) -> None:
+        assert self._folder is not None
+        self._holdings = dataclasses.replace(self._holdings, **changes)
+        self._folder.holds(self._holdings)
 
 
 def settings(options: dict[str, Any]) -> Settings:
@@ -101,12 +232,14 @@ def settings(options: dict[str, Any]) -> Settings:
         kex=options["kex"] or KEX, cipher=options["cipher"] or CIPHER)
 
 
-def tree(hosts: list[Host], options: dict[str, Any], width: int | None = None) -> Session:
+def tree(machines: Machines, options: dict[str, Any]) -> Session:
     """A session over these machines, not connected yet."""
     from fanout.root.machine import Machine
     from fanout.root.planner import plan
     from fanout.root.session import Session
 
-    parents = plan(len(hosts), relays=options["relays"], depth=None, width=width,
+    hosts = machines.hosts
+    parents = plan(len(hosts), relays=options["relays"], depth=None, width=options["width"],
                    preferred=[i for i, host in enumerate(hosts) if host.relay]).parents
-    return Session([Machine(i, host, host.role or "") for i, host in enumerate(hosts)], parents, settings(options))
+    return Session([Machine(i, host, host.role or "") for i, host in enumerate(hosts)], parents, settings(options),
+                   relay_key=machines.relay_key)

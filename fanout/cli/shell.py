@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fanout.agent.core.node import DONE
-from fanout.cli.selection import chosen, selection, tree
+from fanout.cli.selection import Machines, on_machines, selection, tree
 from fanout.errors import FanoutError, FleetError, UsageError
 from fanout.names import expand, fold
 
@@ -41,8 +41,9 @@ Ctrl-C           stop what runs, everywhere; a second time: end"""
 
 
 @click.command("shell", short_help="A prompt over many machines.")
-@selection
-def command(**options: Any) -> None:
+@selection("as many as are fastest", "Until a line is given up on a machine, and killed there")
+@click.pass_context
+def command(ctx: click.Context, /, **options: Any) -> None:
     """A prompt over many machines: each line runs on all of them, and equal answers are shown once.
 
     \b
@@ -52,12 +53,11 @@ def command(**options: Any) -> None:
 
     Agents stay up until the end, so a line costs no SSH.  Machines need Python 3.8 or newer.
     """
-    hosts = chosen(options)
-    asyncio.run(session_over(hosts, options))
+    ctx.exit(on_machines(options, lambda machines: session_over(machines, options)))
 
 
-async def session_over(hosts: list[Any], options: dict[str, Any]) -> None:
-    session = tree(hosts, options)
+async def session_over(machines: Machines, options: dict[str, Any]) -> int:
+    session = tree(machines, options)
     session.on_down = lambda machines, outcome, reason: _say(f"{_names(session, machines)}: {outcome}: {reason}")
     try:
         await session.connect()
@@ -66,6 +66,7 @@ async def session_over(hosts: list[Any], options: dict[str, Any]) -> None:
         await Shell(session, options["command_timeout"]).run()
     finally:
         await session.end(grace=0.5)
+    return 0
 
 
 class Shell:

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fanout.cli.main import INTERRUPTED
-from fanout.cli.selection import tree
+from fanout.cli.selection import Machines, tree
 
 if TYPE_CHECKING:
-    from fanout.fleets.base import Host
     from fanout.root.session import Session
 
 FAILED, TIMED_OUT, UNREACHED = 1, 124, 255
@@ -31,13 +30,12 @@ STRAGGLERS = 5  # as many, or fewer, are named
 
 
 class Transfer(ABC):
-    def __init__(self, hosts: list[Host], as_json: bool, quiet: bool, options: dict[str, Any],
-                 width: int | None = None) -> None:
-        self._hosts = hosts
+    def __init__(self, machines: Machines, as_json: bool, quiet: bool, options: dict[str, Any]) -> None:
+        self._machines = machines
+        self._hosts = machines.hosts
         self._json = as_json
         self._quiet = quiet
         self._options = options
-        self._width = width
         self._seconds = options["command_timeout"] or FOREVER
         self._ends: dict[int, tuple[str, str]] = {}
         """Machine -> (outcome, reason); complete in the end."""
@@ -50,6 +48,7 @@ class Transfer(ABC):
         from fanout.cli.interrupts import completed
 
         whole = await completed(self._work())
+        self._end(self._complete(), "ok")
         for machine in range(len(self._hosts)):
             self._ends.setdefault(machine, ("interrupted", "it was interrupted"))
         self._draw("")
@@ -62,7 +61,7 @@ class Transfer(ABC):
     async def _work(self) -> None:
         import asyncio
 
-        session = tree(self._hosts, self._options, self._width)
+        session = tree(self._machines, self._options)
         try:
             await session.connect(lambda done, total: self._draw(f"{done}/{total} machines connected"))
             for machine, (outcome, reason) in session.down.items():
@@ -80,6 +79,10 @@ class Transfer(ABC):
     @abstractmethod
     async def _move(self, session: Session) -> None:
         """The transfer itself, on a tree that is up; `_end` and `_lost` take down how it ended for machines."""
+
+    def _complete(self) -> int:
+        """The machines on which all was done, when the rest is interrupted."""
+        return 0
 
     def _end(self, machines: int, outcome: str, reason: str = "") -> None:
         """So it ended for these, where nothing else was said of one before."""
@@ -119,7 +122,7 @@ class Transfer(ABC):
 
     def _draw(self, text: str) -> None:
         if self._draws:
-            click.echo(f"\r\x1b[K{text}", nl=False, err=True)
+            click.echo(f"\r\x1b[K{text}", nl=False, err=True, color=True)
 
     def _document(self) -> dict[str, Any]:
         machines = [{"name": host.name, "outcome": self._ends[i][0], "reason": self._ends[i][1], **self._details(i)}

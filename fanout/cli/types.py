@@ -41,6 +41,13 @@ def relays(ctx: click.Context, param: click.Parameter, value: str) -> int | None
     raise click.BadParameter(text, ctx, param)
 
 
+def run_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """What a shell completes where a run is asked for."""
+    from fanout.report.runs import every
+
+    return [name for name in ("last", *(run.id for run in every())) if name.startswith(incomplete)]
+
+
 def pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     """`KEY=VALUE`, repeatable, each key once."""
     found: dict[str, str] = {}

@@ -1,7 +1,7 @@
 """The one interface every fleet has: machines come from `provision`, and go with `release`.
 
 `release` is idempotent, bounded in time, and right after any failure of `provision`, half-way ones too.  A process
-that dies in between leaves work to another one: that `adopt`s what the dead one had asked for, and releases it.
+that dies in between leaves work to another one, which takes back what had been recorded: `reclaim`.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class RunFolder(Observer):
         self._logs: OrderedDict[tuple[str, str], _Log] = OrderedDict()
         self.complete = False
         """Whether the result is written."""
-        with self._explained(self.path):
+        with self._explained(self.path, FanoutError if path is None else UsageError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(mode=0o700, exist_ok=path is not None)
             if any(self.path.iterdir()):
@@ -175,12 +175,12 @@ class RunFolder(Observer):
         link.replace(self.path.parent / "latest")
 
     @contextlib.contextmanager
-    def _explained(self, path: Path) -> Iterator[None]:
+    def _explained(self, path: Path, kind: type[FanoutError] = FanoutError) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             remedy = "free some space there or choose another folder with --run-dir"
-            raise FanoutError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
+            raise kind(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
 
 
 def lock(folder: Path, look: bool = False) -> int:

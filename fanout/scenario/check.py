@@ -70,7 +70,7 @@ def check(paths: Iterable[Path]) -> Checks:
             continue
         files = list(_in_folder(path))
         if not files:
-            checks.problems.append(Problem(str(path), None, "there is no Python file in this folder"))
+            checks.problems.append(Problem(str(path), None, f"there is no Python file in {path}"))
         for file in files:
             if _may_have_scenarios(file):
                 _file(file, checks)

@@ -1,5 +1,6 @@
 """`fanout copy`: what is there afterwards, what is told, and which exit code."""
 
+import asyncio
 import json
 import os
 import signal
@@ -8,11 +9,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from fanout.cli.copy import place
+from fanout.cli.copy import Copy, place
+from fanout.cli.selection import Machines
+from fanout.fleets.base import Host
 from fanout.fleets.openssh import LoopbackSshd
+from fanout.root.call import Call
 from fanout.root.shipping import Source
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -98,3 +103,27 @@ def test_ctrl_c_leaves_nothing_half_done(environment: dict[str, str], tmp_path: 
     assert process.returncode == 130, err
     assert b"interrupted" in err
     assert list(there.iterdir()) == []
+
+
+async def test_after_ctrl_c_who_has_all_of_it_is_told_from_who_has_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Answered:
+        def __init__(self, *groups: tuple[int, tuple[str, str]]) -> None:
+            self._groups = groups
+
+        def groups(self, phase: int) -> list[tuple[int, tuple[str, str]]]:
+            return list(self._groups)
+
+    async def interrupted(copy: Copy) -> None:
+        copy._targets = 0b1111
+        copy._calls = cast("list[Call]", [
+            Answered((0b0111, ("ok", ""))),
+            Answered((0b0001, ("ok", "")), (0b0010, ("failed", "no space")), (0b1000, ("ok", "")))])
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(Copy, "_work", interrupted)
+    hosts = [Host(f"n{i}", "127.0.0.1") for i in range(4)]
+    assert await Copy(Machines(hosts), [], None, True, True, True, {"command_timeout": None}).run() == 130
+    outcomes = [machine["outcome"] for machine in json.loads(capsys.readouterr().out)["machines"]]
+    assert outcomes == ["ok", "interrupted", "interrupted", "interrupted"]

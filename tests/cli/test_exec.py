@@ -1,4 +1,4 @@
-"""`fanout exec`: which machines, what is shown, which exit code."""
+"""`fanout exec`: what is shown, which exit code, how many relays."""
 
 import io
 import json
@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from fanout.cli.exec import relay_count
 from fanout.cli.printer import Printer, end, exit_code
+from fanout.errors import UsageError
 from fanout.fleets.openssh import LoopbackSshd
 from fanout.root.oneshot import Ended
 from fanout.root.outcomes import Outcome
@@ -48,6 +50,14 @@ def test_exit_codes_are_those_of_the_help() -> None:
         Ended(Outcome.OK, 0), Ended(Outcome.FAILED, 137), Ended(Outcome.TIMED_OUT), Ended(Outcome.LOST))
     ] == [0, 137, 124, 255]
     assert end(Ended(Outcome.FAILED, 255)) != end(Ended(Outcome.LOST, None, "gone"))
+
+
+def test_no_relay_has_more_machines_than_its_width() -> None:
+    assert [relay_count(None, None, n) for n in (256, 257)] == [0, 5]
+    assert (relay_count(None, 9, 300), relay_count(4, 9, 40), relay_count(0, 9, 40)) == (30, 4, 0)
+    for relays, width in ((4, 8), (41, None)):
+        with pytest.raises(UsageError, match=f"--relays {relays}"):
+            relay_count(relays, width, 40)
 
 
 @pytest.mark.sshd

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -58,13 +59,12 @@ def test_lines_name_machine_and_process_and_json_and_folding_tell_the_same(run: 
 
 def test_the_last_run_is_found_by_that_name(run: Path, tmp_path: Path) -> None:
     known = tmp_path / "state/fanout/runs"
-    known.mkdir(parents=True)
-    (known / "latest").symlink_to(run)
+    shutil.copytree(run, known / "run")
     assert logs("last", "m-0:q", XDG_STATE_HOME=str(tmp_path / "state")).stdout == "m-0:q: other\n"
 
 
 @pytest.mark.parametrize(("words", "code", "why"), [
-    (["nowhere"], 2, "there is no run nowhere"), ([".", "m-0"], 2, "there is no run"),
+    (["nowhere"], 2, "there is no run 'nowhere'"), ([".", "m-0"], 2, "not the folder of a run"),
     (["RUN", "m-0:x"], 2, "there are m-0:p, m-0:q"), (["RUN", "--grep", "("], 2, "--grep"),
     (["RUN", "--grep", "never"], 1, ""), (["RUN", "-f", "--fold"], 2, "-f"),
 ])  # fmt: skip

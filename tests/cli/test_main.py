@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -61,6 +62,32 @@ def stub(
 
     monkeypatch.setattr(cli_run, "execute", execute)
     return calls
+
+
+@pytest.mark.parametrize(("words", "error"), [
+    (["--bogus"], "No such option '--bogus' (see fanout --help)"),
+    (["nosuch"], "there is no command 'nosuch'"),
+    (["run"], "Missing argument 'SCENARIO.py' (see fanout run --help)"),
+    (["exec", "-w", "a"], "Missing argument '-- COMMAND...' (see fanout exec --help)"),
+    (["exec", "-w", "a", "--relays", "x", "--", "true"], "'x' is neither 'auto' nor a number of relays"),
+    (["lab", "up", "-n", "0"], "0 is not in the range x>=1 (see fanout lab up --help)"),
+    (["run", "{scenario}", "--junit", "/nowhere/there.xml"], "--junit /nowhere/there.xml: there is no folder /nowhere"),
+    (["run", "{scenario}", "--run-dir", "/proc/nowhere"], "cannot write /proc/nowhere"),
+    (["plan", "-n", "3", "--fleet", "nope"], "there is no fleet 'nope'"),
+    (["doctor", "-n", "3"], "-n 3: of which fleet?"),
+    (["fetch", "-w", "a", "/x", "{scenario}"], "is no folder"),
+])
+def test_wrong_input_is_one_line_and_exit_code_2(scenario: str, words: list[str], error: str) -> None:
+    done = fanout(*(word.format(scenario=scenario) for word in words))
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("fanout: error: ") and done.stderr.count("\n") == 1
+    assert error in done.stderr
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_no_color_is_heeded(scenario: str, no_color: str) -> None:
+    done = CliRunner().invoke(main, ["doctor"], color=True, env={"NO_COLOR": no_color})
+    assert ("\x1b[" in done.stdout) is (not no_color)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +269,8 @@ def test_version() -> None:
 def test_the_table_of_commands_is_true() -> None:
     """Their modules import, and say of themselves what `--help` says of them."""
     for name, (_, text) in COMMANDS.items():
-        command = main.get_command(None, name)  # type: ignore[attr-defined]
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
         assert (command.name, command.get_short_help_str(100)) == (name, text)
 
 
