@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fanout.broker.problems import MEDIA_TYPE, Problem
 
 BODY = 64 << 10  # bytes; a request with a hundred roles has four
+DRAINED = 1 << 20  # bytes that are taken, and not kept: who is cut off while sending does not hear the answer
 BODY_TIMEOUT = 10.0  # s
 RATE = 50.0  # requests a second of one tenant, or of one address without a token
 BURST = 200.0  # at once, after a while of silence
@@ -32,16 +33,18 @@ class Bounded:
             await self._app(scope, receive, send)
             return
         body = bytearray()
-        more = True
+        size, more = 0, True
         try:
             async with asyncio.timeout(BODY_TIMEOUT):
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         return
-                    body += message.get("body", b"")
+                    size += len(message.get("body", b""))
                     more = message.get("more_body", False)
-                    if len(body) > BODY:
+                    if size <= BODY:
+                        body += message.get("body", b"")
+                    elif not more or size > DRAINED:
                         await _answer(send, _too_large())
                         return
         except TimeoutError:

@@ -323,8 +323,9 @@ def _unreached(error: Exception, host: Host) -> Unreached:
             f"the login{who} was refused: check user, key and the machine's authorized_keys ({said})", False)
     if isinstance(error, asyncssh.HostKeyNotVerifiable) and (host.host_keys or host.host_ca):
         return Unreached(
-            diagnose.HOST_KEY, "its host key is not one that its fleet vouches for: another machine may answer there",
-            False)
+            diagnose.HOST_KEY,
+            "its host key is not one that its fleet vouches for: another machine may answer there; where it was pinned "
+            "by hand, compare it with ssh-keyscan's and correct it", False)
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return Unreached(
             diagnose.HOST_KEY,

@@ -36,7 +36,6 @@ def test_a_small_bench_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert trials[4, "1"]["command_messages"] < trials[4, "flat"]["command_messages"]
     assert "auto at n = 4 is flat" in found["notes"]
     assert constants.measured("local") is not None
-    assert "all agents ready" in done.output and "cheaper for the root from 2" in done.output
     check_page(html_file.read_text())
 
 
