@@ -57,7 +57,7 @@ def account(moto: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Accou
     monkeypatch.delenv("AWS_PROFILE", raising=False)
     account = Account(moto)
     account.reset()
-    account.ec2.describe_images(ImageIds=[IMAGE])  # its first look makes a region, and two at once get in each other's way
+    account.ec2.describe_images(ImageIds=[IMAGE])  # makes the region: two that do so at once get in each other's way
     return account
 
 
