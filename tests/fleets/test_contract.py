@@ -96,6 +96,7 @@ def booked(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clo
     """An account whose machines are only in the books, with 40 of them to be had."""
     cloud.clear()
     enter(cloud, monkeypatch, tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where a process that died leaves its keys
     for place, name, value in in_short():
         monkeypatch.setattr(place, name, value)
     for letter in "abc":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -128,7 +127,7 @@ class Lab:
             return
         with state.lock(self._folder):
             self._ground.remove(self._folder)
-            shutil.rmtree(self._folder)
+            state.remove(self._folder)
         self.hosts = []
 
     def __enter__(self) -> Lab:

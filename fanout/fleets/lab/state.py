@@ -11,6 +11,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ LOCK_TIMEOUT = 60.0  # s; for whoever builds or removes a lab to finish
 
 
 def root() -> Path:
-    """The folder of all labs of this user, made when missing; `FANOUT_LAB_STATE` overrides it."""
+    """The folder of all labs of this user, there while there is one; `FANOUT_LAB_STATE` overrides it."""
     if given := os.environ.get("FANOUT_LAB_STATE"):
         path = Path(given)
     elif os.geteuid() == 0:
@@ -36,8 +37,10 @@ def root() -> Path:
         path = Path(runtime, "fanout-lab")
     else:
         path = Path(tempfile.gettempdir(), f"fanout-lab-{os.geteuid()}")
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = path.lstat()
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return path.absolute()
     if path.is_symlink() or status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise FleetError(f"{path} is not a private folder of yours: remove it, or set FANOUT_LAB_STATE")
     return path.resolve()
@@ -65,14 +68,28 @@ def free_name() -> str:
 def create(name: str | None, owner: str) -> Path:
     """Make the folder of a new lab; without a name, it gets one that is free.  `owner`: see `owner`."""
     path = folder(name or free_name())
-    try:
-        path.mkdir(mode=0o700)
-    except FileExistsError:
-        raise UsageError(
-            f"there is a lab named {name} already: use it, or remove it (fanout lab down {name})"
-        ) from None
+    while True:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        root()  # what has come to be there is a private folder
+        try:
+            path.mkdir(mode=0o700)
+            break
+        except FileNotFoundError:  # whoever removed the last lab was quicker
+            continue
+        except FileExistsError:
+            raise UsageError(
+                f"there is a lab named {name} already: use it, or remove it (fanout lab down {name})"
+            ) from None
     (path / "owner").write_text(owner)
     return path
+
+
+def remove(path: Path) -> None:
+    """Forget the lab in folder `path`; the folder of all labs goes with the last, unless the user has named it."""
+    shutil.rmtree(path)
+    if not os.environ.get("FANOUT_LAB_STATE"):
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
 
 
 def owner(path: Path) -> str:
@@ -85,7 +102,8 @@ def owner(path: Path) -> str:
 
 def names() -> list[str]:
     """Of all labs there are, half-made ones too."""
-    return sorted(path.name for path in root().iterdir() if path.is_dir())
+    labs = root()
+    return sorted(path.name for path in labs.iterdir() if path.is_dir()) if labs.is_dir() else []
 
 
 @contextlib.contextmanager
