@@ -34,6 +34,7 @@ from fanout.fleets import roles
 from fanout.fleets.base import Fleet, Host, Progress, Request, Say
 from fanout.fleets.hosts import parse
 from fanout.fleets.jsonhttp import Answer, JsonHttp, Unanswered, checked_url
+from fanout.fleets.options import parse as parse_options
 
 OPTIONS = ("offer", "ttl", "ca", "token")
 TOKEN = "FANOUT_BROKER_TOKEN"  # noqa: S105  the variable's name
@@ -54,7 +55,7 @@ class BrokerFleet(Fleet):
     def __init__(self, spec: str) -> None:
         self._spec = spec
         url, *words = spec.split(",")
-        options = _options(words, spec)
+        options = parse_options(words, OPTIONS, f"broker:{spec}")
         try:
             self._url = checked_url(url)
         except UsageError as error:
@@ -247,19 +248,6 @@ class BrokerFleet(Fleet):
         if answer.status >= HTTPStatus.MULTIPLE_CHOICES or "state" not in answer.body:
             raise FleetError(f"{self._where} {_refusal(answer)}")
         return answer.body
-
-
-def _options(words: list[str], spec: str) -> dict[str, str]:
-    options: dict[str, str] = {}
-    for word in words:
-        name, _, value = word.partition("=")
-        if name not in OPTIONS or not value:
-            known = ", ".join(f"{each}=" for each in OPTIONS)
-            raise UsageError(f"--fleet broker:{spec}: {word!r} is not one of {known}")
-        if name in options:
-            raise UsageError(f"--fleet broker:{spec}: {name}= is given twice")
-        options[name] = value
-    return options
 
 
 def _refusal(answer: Answer) -> str:

@@ -31,6 +31,7 @@ from typing import Any
 
 from fanout.durations import parse_duration, show
 from fanout.errors import UsageError
+from fanout.fleets import options
 
 TTL_LEAST = 600.0  # s; booting takes one or two minutes, and logins end with the last five (systemd's /run/nologin)
 TTL_MOST = 7 * 86400.0  # s
@@ -110,16 +111,9 @@ def _file(path: Path) -> dict[str, Any]:
 
 
 def _options(text: str) -> dict[str, Any]:
-    given: dict[str, Any] = {}
-    for part in text.split(","):
-        key, equals, value = part.partition("=")
-        if not equals or not value or key not in _KEYS or key in TABLES:
-            known = ", ".join(f"{key}=" for key in _KEYS if key not in TABLES)
-            raise UsageError(f"--fleet aws:{text}: {part!r} is not one of {known}")
-        if key in given:
-            raise UsageError(f"--fleet aws:{text}: {key}= is given twice")
-        given[key] = _WORDS.get(key, str)(value)
-    return given
+    known = [key for key in _KEYS if key not in TABLES]
+    given = options.parse(text.split(","), known, f"aws:{text}")
+    return {key: _WORDS.get(key, str)(value) for key, value in given.items()}
 
 
 def _checked(given: Mapping[str, Any]) -> Spec:

@@ -21,6 +21,7 @@ from fanout.fleets.base import Fleet, Host, Progress, Request, Say
 from fanout.fleets.lab import state
 from fanout.fleets.lab.lab import Lab
 from fanout.fleets.lab.switch import shape
+from fanout.fleets.options import parse
 
 DEFAULT_MACHINES = 5
 OPTIONS = ("name", "rate", "cpu", "python")
@@ -31,7 +32,7 @@ class LabFleet(Fleet):
     here: ClassVar[bool] = True
 
     def __init__(self, spec: str = "") -> None:
-        options = _parse(spec)
+        options = parse(filter(None, spec.split(",")), OPTIONS, f"lab:{spec}")
         self._lab_name = options.get("name")
         self._rate = options.get("rate")
         self._cpu = _cores(options["cpu"]) if "cpu" in options else None
@@ -144,18 +145,6 @@ def _left_by(run: str, made: Mapping[str, Any]) -> Lab | None:
         return None
     lab = Lab.open(name)
     return lab if lab.owner == run else None
-
-
-def _parse(spec: str) -> dict[str, str]:
-    options: dict[str, str] = {}
-    for part in filter(None, spec.split(",")):
-        name, equals, value = part.partition("=")
-        if name not in OPTIONS or not equals or not value:
-            raise UsageError(f"lab:{spec}: {part!r} is not one of {', '.join(f'{o}=' for o in OPTIONS)}")
-        if name in options:
-            raise UsageError(f"lab:{spec}: {name}= is given twice")
-        options[name] = value
-    return options
 
 
 def _cores(text: str) -> float:
