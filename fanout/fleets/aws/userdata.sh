@@ -91,9 +91,9 @@ if ! grep -qs "^VersionAddendum $MARK\$" "$CONFIG"; then
     grep -vi '^[[:space:]]*MaxStartups' "$CONFIG" >> "$CONFIG.fanout" || :
     "$sshd" -t -f "$CONFIG.fanout"
     mv "$CONFIG.fanout" "$CONFIG"
-fi
 
-# Where sshd runs already.
-systemctl --no-block try-reload-or-restart ssh.service 2> /dev/null \
-    || systemctl --no-block try-reload-or-restart sshd.service 2> /dev/null \
-    || pkill -HUP -o -x sshd || :
+    # Where sshd runs already.  Once: nobody can connect while it starts again, and it may show the mark by then.
+    systemctl --no-block try-reload-or-restart ssh.service 2> /dev/null \
+        || systemctl --no-block try-reload-or-restart sshd.service 2> /dev/null \
+        || pkill -HUP -o -x sshd || :
+fi

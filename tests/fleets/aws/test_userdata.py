@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from fanout.agent.core import diagnose
+from fanout.fleets.aws.ready import Readiness
 from fanout.fleets.aws.userdata import MOST, Prepared
 from fanout.fleets.base import Host
 from fanout.fleets.lab import Lab
@@ -50,7 +52,23 @@ def machine(tmp_path: Path, keys: dict[str, str], lab: Callable[..., Lab]) -> An
     )
     done = made.run_in(host, ["sh", "-c", run], 60.0)
     assert done.returncode == 0, done.stderr
+    wait_prepared(host.address)
     return made, host
+
+
+def wait_prepared(address: str) -> None:
+    """sshd reads its files anew in its own time, and listens to nobody meanwhile."""
+
+    async def wait() -> None:
+        prepared = asyncio.Event()
+        readiness = Readiness("fanout-r1", prepared.set)
+        readiness.watch("m", address)
+        try:
+            await asyncio.wait_for(prepared.wait(), 30.0)
+        finally:
+            await readiness.stop()
+
+    asyncio.run(wait())
 
 
 class Nobody:
