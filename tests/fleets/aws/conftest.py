@@ -6,6 +6,8 @@ tests/cloud.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,6 @@ import boto3
 import botocore.loaders
 import botocore.session
 import pytest
-from moto.server import ThreadedMotoServer
 
 from fanout.fleets.aws.ready import Readiness
 
@@ -26,13 +27,29 @@ IMAGE = "ami-03cf127a"
 """One that moto has, for x86_64."""
 
 
+SERVED = """
+import sys
+
+from moto.server import ThreadedMotoServer
+
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print("http://%s:%d" % server.get_host_and_port(), flush=True)
+sys.stdin.read()
+"""
+"""Serves until its input ends."""
+
+
 @pytest.fixture(scope="session")
 def moto() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    """A process of its own: the cloud of tests/cloud is moto with other settings, and both would share their books."""
+    with subprocess.Popen([sys.executable, "-c", SERVED], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, text=True) as server:  # fmt: skip
+        assert server.stdin is not None and server.stdout is not None
+        url = server.stdout.readline().strip()
+        assert url, "moto does not start"
+        yield url
+        server.stdin.close()
 
 
 @pytest.fixture(scope="session", autouse=True)
