@@ -1,7 +1,7 @@
 """What programs find on a machine: the `fanout` helper, its modules, the socket, the files of members.
 
 Made when the first program is started, so that a machine which only relays pays nothing.  The modules are written
-as compiled code for the Python that runs here, so a helper call does not compile.
+as compiled code for the Python that runs here, so a helper call does not compile, and as one file.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
+from .core.archive import archive
 from .service import Service
 
 TYPE_CHECKING = False
@@ -33,12 +34,9 @@ class Toolbox:
     def __init__(self, agent: Agent, payload: Any) -> None:
         """OSError when it cannot be written."""
         self.agent = agent
-        self.library = os.path.join(agent.folder, "lib")
-        header = payload.pyc_header
-        for name in MODULES:
-            path = os.path.join(self.library, *name.split(".")) + ".pyc"
-            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-            _write(path, header + payload.marshalled(name), 0o600)
+        self.library = os.path.join(agent.folder, "library.zip")
+        _write(self.library, archive({
+            name.replace(".", "/") + ".pyc": payload.pyc_header + payload.marshalled(name) for name in MODULES}), 0o600)
         folder = os.path.join(agent.folder, "bin")
         os.mkdir(folder, 0o700)
         _write(os.path.join(folder, "fanout"), (SCRIPT % (sys.executable, self.library)).encode(), 0o700)

@@ -24,7 +24,7 @@ def main(machine: int, quorum: int, pause: float) -> int:
     import os
     import select
 
-    sys.path.insert(0, os.path.join(os.environ["FANOUT_FOLDER"], "lib"))
+    sys.path.insert(0, os.path.join(os.environ["FANOUT_FOLDER"], "library.zip"))
     from fanout.agent.client import Client, Refused
 
     client = Client()
