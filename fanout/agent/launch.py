@@ -1,7 +1,7 @@
-"""Starting a program: fork, a session and process group of its own, exec; and why exec failed, if it did.
+"""Starting a program, in a process group of its own, by `posix_spawn`: nothing of the agent is copied for it.
 
-Linux only, where there is `prctl`: the program gets SIGKILL when the agent dies, and orphans below the agent
-become its children (subreaper), so that nothing started here is ever out of reach.
+Orphans below the agent become its children where there is `prctl` (subreaper), so that nothing started here is ever
+out of reach; and a program dies with the agent (`leash`).
 """
 
 from __future__ import annotations
@@ -10,11 +10,18 @@ import _signal
 import errno
 import os
 
+from .leash import Leash
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+PR_SET_CHILD_SUBREAPER = 36
+IGNORED = (_signal.SIGPIPE, _signal.SIGHUP, _signal.SIGINT, _signal.SIGXFSZ)
+"""What the agent, or its Python, ignores; a program finds it as usual."""
+
+_leashes: dict[int, Leash] = {}
+"""By process id."""
 
 
 def _prctl() -> Callable[[int, int], int] | None:
@@ -29,79 +36,68 @@ def _prctl() -> Callable[[int, int], int] | None:
     return lambda option, value: call(address, (option, value, 0, 0, 0))
 
 
-prctl = _prctl()
-
-
 def become_subreaper() -> None:
+    prctl = _prctl()
     if prctl is not None:
         prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def start(argv: list[str], env: dict[str, str], cwd: str | None, stdin: int, stdout: int, stderr: int,
           outlive: bool = False) -> int:
-    """Returns the process id.  OSError when it cannot be started; `filename` says what was at fault.
+    """Returns the process id; `ended` is to be told of it.  OSError when it cannot be started; `filename` says what
+    was at fault.
 
-    The three descriptors become the program's 0, 1 and 2; every other one of ours is close-on-exec.
+    The three descriptors, all above 2, become the program's 0, 1 and 2; every other one of ours is close-on-exec.
     `outlive`: it does not die with the agent.
     """
-    failed, failing = os.pipe()
-    agent = os.getpid()
+    leash = None if outlive else Leash()
     try:
-        pid = os.fork()
-    except OSError:
-        os.close(failed)
-        os.close(failing)
-        raise
-    if pid == 0:
-        what = cwd or ""
+        here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY))
         try:
-            os.setsid()
-            if prctl is not None and not outlive:
-                prctl(PR_SET_PDEATHSIG, _signal.SIGKILL)
-                if os.getppid() != agent:
-                    os._exit(1)
-            # Above 2 first, so that none of the three overwrites another.
-            fds = [os.dup(fd) if fd < 3 else fd for fd in (stdin, stdout, stderr)]
-            for target, fd in enumerate(fds):
-                os.dup2(fd, target)
-            for fd in set(fds):
-                os.set_inheritable(fd, False)
-            for number in (_signal.SIGPIPE, _signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGCHLD):
-                _signal.signal(number, _signal.SIG_DFL)
-            _signal.set_wakeup_fd(-1)
             if cwd:
-                os.chdir(cwd)
-            what = argv[0]
-            _exec(argv, env)
-        except (OSError, ValueError) as error:  # ValueError: a NUL in a word, or `=` in a name
-            number = getattr(error, "errno", None) or errno.EINVAL
-            os.write(failing, b"%d %s" % (number, os.fsencode(what)))
+                os.chdir(cwd)  # `posix_spawn` has no such thing; nobody else runs here meanwhile
+            pid = _spawn(argv, env, (stdin, stdout, stderr))
         finally:
-            os._exit(127)
-    os.close(failing)
-    told = b""
-    while True:
-        piece = os.read(failed, 4096)
-        if not piece:
-            break
-        told += piece
-    os.close(failed)
-    if told:
-        os.waitpid(pid, 0)
-        number, _, name = told.partition(b" ")
-        raise OSError(int(number), os.strerror(int(number)), os.fsdecode(name))
+            os.fchdir(here)
+            os.close(here)
+    except OSError:
+        if leash is not None:
+            leash.let_go()
+        raise
+    if leash is not None:
+        leash.hold(pid)
+        _leashes[pid] = leash
     return pid
 
 
-def _exec(argv: list[str], env: dict[str, str]) -> None:
-    """As `os.execvpe`, which costs an import; the error of a found file wins over those of other places."""
-    if "/" in argv[0]:
-        os.execve(argv[0], argv, env)
-    found: OSError | None = None
+def _spawn(argv: list[str], env: dict[str, str], fds: tuple[int, int, int]) -> int:
+    places = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(fds)]
+    try:
+        path = _found(argv[0], env)
+        return os.posix_spawn(path, argv, env, file_actions=places, setpgroup=0, setsigdef=IGNORED)
+    except ValueError:  # a NUL in a word, or `=` in a name
+        number = errno.EINVAL
+    except OSError as error:
+        number = error.errno or errno.EINVAL
+    raise OSError(number, os.strerror(number), argv[0])
+
+
+def ended(pid: int) -> None:
+    """A process that may have been started here has been waited for."""
+    leash = _leashes.pop(pid, None)
+    if leash is not None:
+        leash.let_go()
+
+
+def _found(name: str, env: dict[str, str]) -> str:
+    """Where a program is on its own PATH; `posix_spawnp` would look on ours.  OSError: nowhere."""
+    if "/" in name:
+        return name
+    number = errno.ENOENT
     for folder in env.get("PATH", os.defpath).split(":"):
-        try:
-            os.execve(os.path.join(folder or ".", argv[0]), argv, env)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                found = found or error
-    raise found or OSError(errno.ENOENT, os.strerror(errno.ENOENT), argv[0])
+        path = os.path.join(folder or ".", name)
+        if os.path.isfile(path):
+            if os.access(path, os.X_OK):
+                return path
+            number = errno.EACCES
+    raise OSError(number, os.strerror(number))

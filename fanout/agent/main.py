@@ -400,6 +400,7 @@ class Agent:
                 return
             if not pid:
                 return
+            launch.ended(pid)
             owner = self.pids.pop(pid, None)
             if owner is not None:
                 owner.exited(status)

@@ -1,6 +1,6 @@
 """A program that the agent starts: a command, a member function, or a process.
 
-Each has a session and process group of its own.  Stopping is TERM, a grace period, KILL, for the whole group and
+Each has a process group of its own.  Stopping is TERM, a grace period, KILL, for the whole group and
 for what left it (double forks, new sessions): those are known by their ancestry and by FANOUT_PROCESS in their
 environment.
 """
