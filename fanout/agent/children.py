@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from .loop import Timer
     from .main import Agent
+    from .silence import Probe
 
 READ_SIZE = 64 << 10
 STDERR_MOST = 4 << 10
@@ -45,6 +46,7 @@ class Connection:
         self._failure: tuple[str, str, bool] | None = None
         self._timer: Timer | None = None
         self.closed = False
+        self.probe: Probe | None = None
 
     def start(self) -> None:
         """OSError: no process could be started."""
@@ -256,6 +258,32 @@ class Children:
             self._deadlines[machine] = deadline
             self._dialer.add(machine, deadline)
         self.dial()
+
+    def acknowledges(self, machine: int) -> bool:
+        """For the node: the child's machine is there, though its agent says nothing."""
+        connection = self.connections.get(machine)
+        if connection is None or not connection.pid:
+            return False
+        from . import silence
+
+        return bool(connection.spec.get("local")) or silence.acknowledges(connection.pid)
+
+    def starved(self, machine: int, pid: int) -> bool:
+        """For the node: the child's agent waits for its turn; also while that is not known yet."""
+        from . import silence
+
+        connection = self.connections.get(machine)
+        if connection is None:
+            return False
+        if connection.spec.get("local"):
+            return silence.starved_here(pid)
+        probe = connection.probe
+        if probe is None:
+            argv = self.ssh.argv(connection.spec, silence.asking(pid))
+            probe = connection.probe = silence.Probe(self.agent, argv)
+        if probe.over:
+            connection.probe = None
+        return not probe.over or probe.starved
 
     def deadline(self, machine: int) -> float:
         return self._deadlines[machine]

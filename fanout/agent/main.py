@@ -51,7 +51,8 @@ class Agent:
         self.work = ""
         """Where programs start, unless told otherwise."""
         self.environment: dict[str, str] = {}
-        self.facts: dict[str, Any] = {"python": "%d.%d.%d" % sys.version_info[:3], "system": sys.platform}
+        self.facts: dict[str, Any] = {"python": "%d.%d.%d" % sys.version_info[:3], "system": sys.platform,
+                                      "pid": os.getpid()}
         self.own_environment = dict(os.environ, LC_ALL="C")
         """For `ssh`, whose words are read."""
         self.pids: dict[int, Any] = {}
@@ -324,6 +325,7 @@ class Agent:
             source = mine.source or body.get("source", b"")
             codes = {mine.magic: mine.compile_all()}
             self.children = Children(self, Payload(mine.build, body["stage0"], source, codes))
+            self.node.acknowledges, self.node.starved = self.children.acknowledges, self.children.starved
         try:
             self.children.connect(call, body)
         except OSError as error:

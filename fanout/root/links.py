@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from fanout.agent.core import frames, machineset
 from fanout.agent.core.bootstrap import Bootstrap, opening, stub
-from fanout.agent.core.diagnose import FAILED, NO_PYTHON, remote
+from fanout.agent.core.diagnose import FAILED, NO_PYTHON, remote, wants_to_run
 from fanout.agent.core.diagnose import ssh as diagnose_ssh
 from fanout.agent.core.dialer import Dialer
 from fanout.agent.core.link import OPEN, Link
+from fanout.agent.silence import PROBING, asking, starved_here
 from fanout.fleets.base import Host
 from fanout.root.known_hosts import of_user
 from fanout.root.ssh_options import Shared
@@ -36,6 +37,8 @@ class _Peer:
         self.deadline = deadline
         self.connection: Connection | None = None
         self.bootstrap: Bootstrap | None = Bootstrap()
+        self.probe: asyncio.Task[str] | None = None
+        """Asks the machine why its agent is silent."""
 
     def received(self, data: bytes) -> None:
         session = self.links.session
@@ -80,6 +83,7 @@ class Links:
         self._dialling: set[asyncio.Task[None]] = set()
         self._retired = [0, 0, 0, 0]
         self._shut = False
+        session.node.acknowledges, session.node.starved = self.acknowledges, self.starved
 
     # What a machine needs to be reached.
 
@@ -140,6 +144,26 @@ class Links:
             "forward_agent": settings.forward_agent,
         }
 
+    def acknowledges(self, machine: int) -> bool:
+        """For the node: a machine of the root's own is there, though its agent says nothing."""
+        peer = self.peers.get(machine)
+        return peer is not None and peer.connection is not None and peer.connection.acknowledges()
+
+    def starved(self, machine: int, pid: int) -> bool:
+        """For the node: the agent there waits for its turn; also while that is not known yet."""
+        peer = self.peers.get(machine)
+        if peer is None or peer.connection is None:
+            return False
+        if self.session.machines[machine].host.local:
+            return starved_here(pid)
+        probe = peer.probe
+        if probe is None:
+            probe = peer.probe = asyncio.get_running_loop().create_task(peer.connection.ask(asking(pid), PROBING))
+        if not probe.done():
+            return True
+        peer.probe = None
+        return wants_to_run(probe.result())
+
     # Connecting.
 
     def reach(self, spec: dict[str, Any], call: int, deadline: float) -> None:
@@ -168,7 +192,9 @@ class Links:
             return
         for machine in self._dialer.start(now):
             wanted = self._waiting[machine]
-            task = loop.create_task(self._attempt(_Peer(self, wanted.spec, wanted.call, wanted.deadline)))
+            # Known from here on, not from when its task begins: it may be wanted anew, elsewhere, before that.
+            peer = self.peers[machine] = _Peer(self, wanted.spec, wanted.call, wanted.deadline)
+            task = loop.create_task(self._attempt(peer))
             self._dialling.add(task)
             task.add_done_callback(self._dialling.discard)
         due = self._dialer.timeout()
@@ -177,7 +203,8 @@ class Links:
 
     async def _attempt(self, peer: _Peer) -> None:
         """Connect and start stage 0; what follows comes by `received`."""
-        self.peers[peer.machine] = peer
+        if self.peers.get(peer.machine) is not peer:
+            return
         host = self.session.machines[peer.machine].host
         connection: Connection
         stage0 = self.session.payload.stage0

@@ -202,7 +202,7 @@ class _Machine:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._began_there.wait(), PREAMBLE)
         if self._preamble.group is not None:
-            await connection.also(killing(self._preamble.group), KILLING)
+            await connection.ask(killing(self._preamble.group), KILLING)
         await connection.close(0.2)
 
     # What the connection says.

@@ -50,11 +50,21 @@ class Receiver(Protocol):
         """The remote program, or the connection, has ended.  Called once."""
 
 
+TCP_INFO = getattr(socket, "TCP_INFO", 0)  # Linux: tcp(7); the first bytes are state, ca_state, retransmits
+ESTABLISHED = 1
+
+
 class Connection(Protocol):
     @property
     def writable(self) -> bool: ...
 
     def write(self, data: bytes) -> None: ...
+
+    def acknowledges(self) -> bool:
+        """The other machine is known to take what it is sent, whatever its programs do."""
+
+    async def ask(self, command: str, wait: float) -> str:
+        """What another command there prints within `wait` seconds; nothing, where it cannot."""
 
     async def close(self, wait: float = CLOSING) -> None:
         """End it; the other side gets `wait` seconds to do so itself.  Bounded in time, idempotent."""
@@ -148,6 +158,12 @@ class LocalConnection:
         self._over.set()
         self._receiver.ended(self._process.returncode, self._stderr.decode("utf-8", "replace"))
 
+    def acknowledges(self) -> bool:
+        return self._process.poll() is None
+
+    async def ask(self, command: str, wait: float) -> str:
+        return ""  # what there is to know of this machine can be had without it
+
     async def close(self, wait: float = CLOSING) -> None:
         if self._process.stdin is not None and not self._process.stdin.closed:
             if not self.writable:
@@ -186,13 +202,21 @@ class SSHConnection:
         with contextlib.suppress(OSError):
             self._channel.write_eof()
 
-    async def also(self, command: str, wait: float) -> None:
-        """Run another command on the same connection, within `wait` seconds; whatever comes of it."""
+    async def ask(self, command: str, wait: float) -> str:
+        """What another command on the same connection prints within `wait` seconds; nothing, where it cannot."""
         import asyncssh
 
         with contextlib.suppress(TimeoutError, OSError, asyncssh.Error):
             async with asyncio.timeout(wait):
-                await self._connection.run(command, stdin=asyncssh.DEVNULL)
+                return str((await self._connection.run(command, stdin=asyncssh.DEVNULL)).stdout)
+        return ""
+
+    def acknowledges(self) -> bool:
+        sock = self._connection.get_extra_info("socket")
+        if sock is None or self._connection.get_extra_info("remote_peername") is not None or not TCP_INFO:
+            return False  # by a proxy command, or through another machine, of which it would tell
+        state, _, retransmitted = sock.getsockopt(socket.IPPROTO_TCP, TCP_INFO, 3)
+        return bool(state == ESTABLISHED and retransmitted == 0)
 
     def part(self) -> None:
         """Close it without waiting: its session is over."""

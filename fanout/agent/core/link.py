@@ -16,7 +16,7 @@ from .delivery import Receiver, Sender
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from .delivery import Origin
@@ -28,6 +28,8 @@ HEARTBEAT = 2.0  # s between pings, from parent to child
 EARLY = (0.1, 0.3)  # s between the first pings: one at once, so that clocks are known soon, and better soon after
 DRIFT = 1e-4  # s per s that two clocks may part: a measurement grows older, and a newer one is worth more
 SILENCE = 5.0  # s without a byte after which the other end is given up; noticed within 6 s, on a busy machine too
+PATIENCE = 30.0  # s ... at most, where the other end has been vouched for
+VOUCHED = 0.5  # s that a word for it holds
 ACK_DELAY = 0.5  # s that a settled number may wait to be told
 ACK_HURRY = 0.01  # ... while the run ends, and everyone waits for it
 ACK_BYTES = 64 << 10  # ... unless this much has come in since
@@ -47,6 +49,8 @@ class Link:
         """At the parent's end: the machines that this link leads to."""
         self.past = 0
         """... and those that it has led to: that one is down overtakes what it said before, in other classes."""
+        self.pid = 0
+        """At the parent's end: the child's process id on its machine; 0: not known."""
         self.hurry = False
         """Acknowledge at once: the run ends."""
         self.quiet = 0.0
@@ -64,6 +68,8 @@ class Link:
         """At the child's end: when the parent sent its last ping, by its own clock."""
         self._ponged = now
         self._due: float | None = None
+        self._vouched = now
+        """Until when silence is borne with."""
         self._decoder = frames.Decoder()
         self._queues: tuple[deque[Any], ...] = (deque(), deque(), deque())
         self._queued = [0, 0, 0]
@@ -225,9 +231,10 @@ class Link:
 
     # Time.
 
-    def tick(self, now: float, lease: int, clock: float | None) -> str | None:
+    def tick(self, now: float, lease: int, clock: float | None, spared: Callable[[], bool]) -> str | None:
         """Heartbeat, acknowledgements, silence.  Returns why the child must be given up, or None.
 
+        `spared` is asked about a child that is silent: whether that is to be borne with, for now.
         `lease` is the root's last word and `clock` how far our clock is ahead of the root's; both ride on pings.
         Time in which this process itself did not run (stopped, or starved) does not count as silence.
         A child never gives up a silent parent: the parent may be back, a new one may come, or the lease ends.
@@ -238,8 +245,11 @@ class Link:
         if self._due is not None and now - self._due > 0.5:
             self._heard = min(now, self._heard + now - self._due)  # what was heard on waking is not in the future
         self._due = now  # until `timeout` says more: what passes before that is our own work
-        if now - self._heard > SILENCE:
-            return "no sign of life for %.0f s" % (now - self._heard)
+        silence = now - self._heard
+        if silence > SILENCE and now >= self._vouched:
+            if silence > PATIENCE or not spared():
+                return "no sign of life for %.0f s" % silence
+            self._vouched = now + VOUCHED
         ahead = None if clock is None or self.offset is None else clock + self.offset
         if now >= self._ping_due or (ahead is not None and not self._told_clock):
             self._ping_due = now + (self._early.pop(0) if self._early else HEARTBEAT)
@@ -266,7 +276,7 @@ class Link:
         """When `tick` is wanted next at the latest, on the clock of `now`."""
         if self.state != OPEN or self.up:
             return None
-        due = min(self._ping_due, self._heard + SILENCE + 0.01)
+        due = min(self._ping_due, max(self._vouched, self._heard + SILENCE + 0.01))
         if self._ack_due is not None:
             due = min(due, self._ack_due)
         self._due = self.quiet = due

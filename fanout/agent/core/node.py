@@ -24,6 +24,7 @@ from .metrics import decode as decode_metrics
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .delivery import Origin
@@ -87,6 +88,10 @@ class Node:
         self._resumed = False
         self._lease_heard = now
         self._expired = False
+        self.acknowledges: Callable[[int], bool] = lambda child: False
+        """Whether a child's machine is known to take what it is sent, though its agent says nothing."""
+        self.starved: Callable[[int, int], bool] = lambda child, pid: False
+        """... and whether the agent there, of this process id, may be waiting for its turn on a CPU; asked again."""
         self._merger = merge.Merger(self._below)
         self._metrics = MetricMerger()
         self._identities: dict[int, tuple[int, Any]] = {}
@@ -332,6 +337,7 @@ class Node:
         cls, kind, number, _, body = frame
         if kind == frames.HELLO:
             build, facts = codec.fields(body, str, dict)
+            link.pid = int(facts.pop("pid", 0))
             if build != self.build:
                 raise ProtocolError("runs build %s, not %s" % (build, self.build))
             call, identity = self._identities[machine]
@@ -469,7 +475,7 @@ class Node:
         if self.root:
             self.lease = int(now)
         for machine, link in [child for child in self.children.items() if child[1].quiet <= now]:
-            reason = link.tick(now, self.lease, self.clock)
+            reason = link.tick(now, self.lease, self.clock, lambda: self._spared(machine, link))  # noqa: B023
             if reason:
                 self.inbox.append((CLOSE, machine))
                 self.lost(machine, reason, now)
@@ -481,6 +487,16 @@ class Node:
         if not self.root and not self._expired and now - self._lease_heard > self.lease_seconds:
             self._expired = True
             self.inbox.append((EXPIRED,))
+
+    def _spared(self, machine: int, link: Link) -> bool:
+        """A child is silent: whether it is starved rather than gone, as far as can be seen from here.
+
+        A machine whose kernel still acknowledges what it is sent is there, and what it says will come.  To wait for
+        that costs nothing if nobody hangs below it, and to attach it again costs what it lacks.  A relay is worth
+        waiting for only if its agent is known to want to run; one that was stopped, or hangs, holds up others.
+        """
+        alone = not link.subtree & ~machineset.single(machine)
+        return self.acknowledges(machine) and (alone or self.starved(machine, link.pid))
 
     def timeout(self) -> float | None:
         """When `tick` is wanted next at the latest."""

@@ -116,6 +116,7 @@ class Host:
         self.network = network
         self.id = id
         self.node = Node(network.build_id, network.now, root=id is None)
+        self.node.acknowledges = lambda child: self.below[child].open and self.below[child].child.alive
         self.wire: Wire | None = None
         self.below: dict[int, Wire] = {}
         self.outbox: dict[int, deque[bytes]] = {}

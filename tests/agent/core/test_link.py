@@ -12,7 +12,19 @@ from hypothesis import strategies as st
 
 from fanout.agent.core import codec, frames
 from fanout.agent.core.codec import ProtocolError
-from fanout.agent.core.link import ACK_DELAY, CLOSED, DRIFT, GREETED, HEARTBEAT, NEW, OPEN, SILENCE, WINDOW, Link
+from fanout.agent.core.link import (
+    ACK_DELAY,
+    CLOSED,
+    DRIFT,
+    GREETED,
+    HEARTBEAT,
+    NEW,
+    OPEN,
+    PATIENCE,
+    SILENCE,
+    WINDOW,
+    Link,
+)  # fmt: skip
 
 
 def ends(now: float = 100.0) -> tuple[Link, Link]:
@@ -35,8 +47,8 @@ def acknowledge(parent: Link, child: Link, now: float) -> None:
     for cls in range(3):
         for number in range(parent.receiver(cls).acked + 1, parent._received[cls] + 1):
             parent.receiver(cls).settle(number)
-    parent.tick(now, 0, None)
-    parent.tick(now + ACK_DELAY, 0, None)
+    parent.tick(now, 0, None, lambda: False)
+    parent.tick(now + ACK_DELAY, 0, None, lambda: False)
     carry(parent, child, now + ACK_DELAY)
 
 
@@ -224,14 +236,14 @@ def test_acknowledgements_wait_a_little_and_are_told_once() -> None:
     child.send_up(frames.CONTROL, frames.EVENTS, b"event", [])
     carry(child, parent, 100.0)
     parent.receiver(frames.CONTROL).settle(1)
-    parent.tick(100.0, 0, None)
+    parent.tick(100.0, 0, None, lambda: False)
     assert not parent.pull(1)
     due = parent.timeout()
     assert due == 100.0 + ACK_DELAY
-    parent.tick(due, 0, None)
+    parent.tick(due, 0, None, lambda: False)
     carry(parent, child, due)
     assert not child.undelivered()
-    parent.tick(due + 0.1, 0, None)
+    parent.tick(due + 0.1, 0, None, lambda: False)
     assert not parent.pull(1)
 
 
@@ -242,7 +254,7 @@ def test_nothing_is_told_before_it_is_settled() -> None:
     carry(child, parent, 100.0)
     parent.receiver(frames.CONTROL).settle(2)
     for i in range(4):
-        parent.tick(100.0 + i * 0.4, 0, None)
+        parent.tick(100.0 + i * 0.4, 0, None, lambda: False)
     carry(parent, child, 101.2)
     assert [body for _, _, body, _ in child.undelivered()] == [b"one", b"two"]
 
@@ -273,7 +285,7 @@ def beat(parent: Link, child: Link, seconds: float, now: float = 100.0) -> float
         now = due
         if now > end:
             return end
-        assert parent.tick(now, 0, 0.0) is None
+        assert parent.tick(now, 0, 0.0, lambda: False) is None
         carry(parent, child, now)
         carry(child, parent, now)
 
@@ -294,16 +306,35 @@ def test_a_silent_child_is_given_up_within_six_seconds() -> None:
         assert due is not None
         now = due
         assert now < 109.0 + 7.5
-        reason = parent.tick(now, 0, None)
+        reason = parent.tick(now, 0, None, lambda: False)
     assert now > 108.0 + SILENCE
     assert "no sign of life" in reason
+
+
+def test_a_child_that_is_vouched_for_is_borne_with_for_a_while_and_not_for_ever() -> None:
+    parent, child = ends()
+    now = heard = beat(parent, child, 9.0)
+    asked: list[float] = []
+
+    def vouch() -> bool:
+        asked.append(now)
+        return True
+
+    reason = None
+    while reason is None:
+        due = parent.timeout()
+        assert due is not None and due > now
+        now = due
+        reason = parent.tick(now, 0, None, vouch)
+    assert heard + PATIENCE - 3.0 < now < heard + PATIENCE + 1.5
+    assert heard + 2.0 < asked[0] < heard + 7.5 and len(asked) < 60  # not before it is silent, and not at every turn
 
 
 def test_time_in_which_we_did_not_run_is_not_silence() -> None:
     parent, child = ends()
     now = beat(parent, child, 9.0)
     parent.timeout()
-    assert parent.tick(now + 3600, 0, None) is None
+    assert parent.tick(now + 3600, 0, None, lambda: False) is None
     assert parent.state != CLOSED
 
 
@@ -316,7 +347,7 @@ def test_after_a_pause_of_ours_a_dead_child_is_noticed_as_fast_as_ever(heard_fir
         child.send(frames.CONTROL, frames.PONG, 0, b"", codec.pack([now, now]))
         carry(child, parent, now)
     woke = now
-    while parent.tick(now, 0, None) is None:
+    while parent.tick(now, 0, None, lambda: False) is None:
         due = parent.timeout()
         assert due is not None
         now = due
@@ -328,10 +359,10 @@ def test_the_first_pings_come_at_once_and_the_clock_is_told_as_soon_as_it_is_kno
     parent.state = child.state = OPEN
     told, now = [], 100.0
     while now < 101.0:
-        parent.tick(now, 0, 3.0)
+        parent.tick(now, 0, 3.0, lambda: False)
         told += [(now, codec.unpack(frame[4])[2]) for frame in carry(parent, child, now - 7.0)]
         carry(child, parent, now)
-        parent.tick(now, 0, 3.0)  # as a loop does after any input
+        parent.tick(now, 0, 3.0, lambda: False)  # as a loop does after any input
         told += [(now, codec.unpack(frame[4])[2]) for frame in carry(parent, child, now - 7.0)]
         carry(child, parent, now)
         now = parent.timeout() or 0.0
@@ -357,7 +388,7 @@ def test_the_clock_is_known_after_two_heartbeats() -> None:
     told = []
     for i in range(4):
         now = 100.0 + i * HEARTBEAT
-        parent.tick(now, 0, 3.0)
+        parent.tick(now, 0, 3.0, lambda: False)
         told += [codec.unpack(frame[4])[2] for frame in carry(parent, child, now + skew + 0.01)]
         carry(child, parent, now + 0.02)
     assert parent.offset == pytest.approx(skew)
@@ -372,7 +403,7 @@ def test_a_closed_link_takes_nothing_more() -> None:
 
 
 def shapes() -> list[Callable[[Link], object]]:
-    return [lambda link: link.pull(0), lambda link: link.timeout(), lambda link: link.tick(0.0, 0, None)]
+    return [lambda link: link.pull(0), lambda link: link.timeout(), lambda link: link.tick(0.0, 0, None, bool)]
 
 
 def test_a_new_link_says_nothing_and_wants_nothing() -> None:
@@ -383,12 +414,12 @@ def test_a_new_link_says_nothing_and_wants_nothing() -> None:
 
 def test_time_that_a_node_spends_on_its_own_work_is_no_silence_of_a_child() -> None:
     parent, _ = ends(100.0)
-    assert parent.tick(100.1, 0, None) is None
-    assert parent.tick(108.0, 0, None) is None  # the same turn goes on: nothing was read in between
+    assert parent.tick(100.1, 0, None, lambda: False) is None
+    assert parent.tick(108.0, 0, None, lambda: False) is None  # the same turn goes on: nothing was read in between
     for _ in range(5):
         due = parent.timeout()
         assert due is not None
-        said = parent.tick(due, 0, None)
+        said = parent.tick(due, 0, None, lambda: False)
         if said is not None:
             break
     assert said is not None and "no sign of life" in said

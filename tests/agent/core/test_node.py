@@ -133,6 +133,32 @@ def test_a_relay_that_dies_takes_its_machines_down_with_a_reason_each() -> None:
     assert net.up == 0b11100010
 
 
+def test_a_leaf_that_is_starved_is_waited_for_and_a_relay_is_not() -> None:
+    net = Network(seed=3)
+    net.build(RELAYED)
+    net.pause(2)  # a leaf; its machine takes all that it is sent
+    net.run(within=20.0)
+    assert net.up == net.everyone
+    net.resume(2)
+    call = net.call(frames.RUN, net.everyone, "uptime")
+    assert net.run(lambda: net.settled(call), within=5.0) and net.answered(call) == net.everyone
+    net.pause(0)
+    assert net.run(lambda: net.down == 0b00011101, within=8.0)
+
+
+def test_a_relay_that_waits_for_its_turn_is_waited_for() -> None:
+    net = Network(seed=3)
+    net.build(RELAYED)
+    net.root.node.starved = lambda child, pid: child == 0
+    net.pause(0)
+    net.pause(1)
+    assert net.run(lambda: net.down == 0b11100010, within=8.0)
+    net.run(within=12.0)
+    net.resume(0)
+    call = net.call(frames.RUN, net.up, "uptime")
+    assert net.run(lambda: net.settled(call), within=5.0) and net.answered(call) == 0b00011101
+
+
 def test_machines_whose_relay_is_gone_before_it_hears_of_them_are_down() -> None:
     net = Network(seed=3)
     net.build([None, 0, 0])
