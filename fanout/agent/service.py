@@ -222,10 +222,12 @@ class Service:
         if not isinstance(fields, dict):
             raise ValueError("a report's fields are a map, not %r" % (fields,))
         limits.value(fields, "a report's fields")
+        clock, stamp = self.agent.node.clock, time.time()
+        when = None if clock is None else self.agent.loop.now - clock  # by the root's clock
 
         def go() -> None:
             self._reports += 1
-            self.agent.node.record(frames.REPORTS, codec.pack([self._reports, time.time(), text, fields]))
+            self.agent.node.record(frames.REPORTS, codec.pack([self._reports, stamp, text, fields, when]))
             done()
 
         if self._blocked or not self.agent.node.room(frames.REPORT):

@@ -98,7 +98,7 @@ async def test_what_machines_say_is_not_believed_blindly() -> None:
             up.node.inbox.append((tree.EVENT, 0, tree.SYNC, b"\0", value, 1))
             up.node.inbox.append((tree.RECORD, frames.REPORTS, 0, value))
             up.node.inbox.append((tree.RECORD, frames.LOGS, 0, value))
-        up.node.inbox.append((tree.RECORD, frames.REPORTS, 0, codec.pack([3, 0.0, "third", {}])))
+        up.node.inbox.append((tree.RECORD, frames.REPORTS, 0, codec.pack([3, 0.0, "third", {}, None])))
         up.kick()
         await until(lambda: seen)
         assert call.refused and up.problems and up.up == 1
