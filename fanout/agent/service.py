@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 
+from .attach import listen
 from .core import codec, frames, limits, machineset, merge
 from .core.codec import ProtocolError
 from .loop import READ, WRITE, read
@@ -116,7 +117,7 @@ class Service:
         """Request key -> what was asked with it, who is told, and when the agent itself gives up."""
         self._blocked: list[Callable[[], None]] = []
         """Reports that wait for room on the way up; their programs wait with them."""
-        self._socket = agent.loop.listen(os.path.join(agent.folder, "socket"), 64, self._came)
+        self._socket = listen(agent, "socket", 64, self._came)
 
     def _came(self, fd: int) -> None:
         if len(self.clients) >= CLIENTS:
