@@ -14,17 +14,30 @@ from .loop import READ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .main import Agent
 
 
 NAME = "attach"  # of the socket; stage 0 knows it too
+DESCRIPTORS = "/proc/self/fd"  # a folder that is open has a short name there, however long its path
+
+
+def listen(agent: Agent, name: str, backlog: int, came: Callable[[int], None]) -> _socket.socket:
+    """A Unix socket of that name in the agent's folder; as `Loop.listen`."""
+    folder = os.open(os.path.join(agent.folder, "."), os.O_RDONLY)  # its failure names not the folder: that is there
+    try:
+        short = "%s/%d" % (DESCRIPTORS, folder) if os.path.isdir(DESCRIPTORS) else agent.folder
+        return agent.loop.listen(os.path.join(short, name), backlog, came)
+    finally:
+        os.close(folder)
 
 
 class AttachPoint:
     def __init__(self, agent: Agent) -> None:
         """OSError when the socket cannot be made."""
         self._agent = agent
-        self._socket = agent.loop.listen(os.path.join(agent.folder, NAME), 4, self._came)
+        self._socket = listen(agent, NAME, 4, self._came)
         self._holder: _socket.socket | None = None
         """The connection of the stage 0 that waits for us to be done; closing it lets that end."""
 

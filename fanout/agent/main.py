@@ -16,7 +16,7 @@ import sys
 import time
 
 from . import launch
-from .attach import AttachPoint
+from .attach import DESCRIPTORS, AttachPoint
 from .core import codec, frames, machineset
 from .core import node as tree
 from .core.node import DONE, Node
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .streams import Streams
     from .toolbox import Toolbox
 
-FOLDER_MOST = 95  # bytes: the path of a Unix socket has 107 at most
+FOLDER_MOST = 95  # bytes, where folders have no short name: the path of a Unix socket has 107 at most
 REMOTE_STOP = 6.0  # s to kill what a one-shot runs on other machines
 SWEEP_MOST = 3.0  # s to kill what an agent that died has left
 RUNNING_MOST = 64  # commands (`run`) at once on one machine; further ones wait their turn
@@ -180,7 +180,7 @@ class Agent:
         base = identity.get("folder") or os.environ.get("TMPDIR") or "/tmp"
         self.folder = os.path.join(base, "fanout-%s-%d" % (identity["run"], identity["id"]))
         self.work = os.path.join(self.folder, "work")
-        if len(os.fsencode(self.folder)) > FOLDER_MOST:
+        if not os.path.isdir(DESCRIPTORS) and len(os.fsencode(self.folder)) > FOLDER_MOST:
             self._refuse_start("its folder's path %s is too long for a socket: set TMPDIR there" % self.folder)
             return
         if identity.get("sweep"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 
+from .attach import listen
 from .core import codec, frames, limits, machineset, merge
 from .core.codec import ProtocolError
 from .loop import READ, WRITE, read
@@ -116,7 +117,7 @@ class Service:
         """Request key -> what was asked with it, who is told, and when the agent itself gives up."""
         self._blocked: list[Callable[[], None]] = []
         """Reports that wait for room on the way up; their programs wait with them."""
-        self._socket = agent.loop.listen(os.path.join(agent.folder, "socket"), 64, self._came)
+        self._socket = listen(agent, "socket", 64, self._came)
 
     def _came(self, fd: int) -> None:
         if len(self.clients) >= CLIENTS:
@@ -222,10 +223,12 @@ class Service:
         if not isinstance(fields, dict):
             raise ValueError("a report's fields are a map, not %r" % (fields,))
         limits.value(fields, "a report's fields")
+        clock, stamp = self.agent.node.clock, time.time()
+        when = None if clock is None else self.agent.loop.now - clock  # by the root's clock
 
         def go() -> None:
             self._reports += 1
-            self.agent.node.record(frames.REPORTS, codec.pack([self._reports, time.time(), text, fields]))
+            self.agent.node.record(frames.REPORTS, codec.pack([self._reports, stamp, text, fields, when]))
             done()
 
         if self._blocked or not self.agent.node.room(frames.REPORT):

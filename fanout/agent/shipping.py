@@ -7,6 +7,7 @@ is that machine's failure alone.
 
 from __future__ import annotations
 
+import errno
 import os
 from _collections import deque
 
@@ -324,7 +325,10 @@ class Transfer:
                 self._cannot_place(error)
 
     def _cannot_place(self, error: Exception) -> None:
-        self._over("failed", "cannot put it at %s: %s" % (self._to, getattr(error, "strerror", None) or error))
+        reason = getattr(error, "strerror", None) or str(error)
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            reason += "; free some there, or choose another place"
+        self._over("failed", "cannot put it at %s: %s" % (self._to, reason))
 
     def _over(self, outcome: str, reason: str) -> None:
         """This machine's own part is over, well or not."""

@@ -53,7 +53,13 @@ def running_agent(mode, folder=""):
     agent = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     try:
         base = os.environ.get("TMPDIR") or "/tmp"
-        agent.connect(os.path.join(base, bytes.fromhex(folder).decode(), "attach"))
+        folder = os.path.join(base, bytes.fromhex(folder).decode())
+        here = os.open(folder, os.O_RDONLY)
+        try:  # by a short name: a socket's path has 107 bytes at most
+            short = "/proc/self/fd/%d" % here if os.path.isdir("/proc/self/fd") else folder
+            agent.connect(short + "/attach")
+        finally:
+            os.close(here)
     except OSError:
         agent.close()
         return None

@@ -17,7 +17,7 @@ PAUSE = 0.2  # s between them, so that one's stragglers do not delay the next
 
 MEMBER = """
 import os, sys, time
-sys.path.insert(0, os.path.join(os.environ["FANOUT_FOLDER"], "lib"))
+sys.path.insert(0, os.path.join(os.environ["FANOUT_FOLDER"], "library.zip"))
 from fanout.agent.client import Client
 client = Client()
 times = []

@@ -1,4 +1,4 @@
-"""`fanout logs`: what processes of a run printed, from its folder; or as they print it, from the run itself."""
+"""`fanout logs`: what processes of a run printed and machines reported, from its folder; or as it comes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -16,15 +16,17 @@ from fanout.cli.types import duration, run_ids, size
 from fanout.errors import UsageError
 
 if TYPE_CHECKING:
-    from fanout.report.logs import Line
+    from fanout.report.logs import Line, Reports
 
 NOTHING = 1
 RECEIVE = 256 << 10
+LOOK = 0.2  # s between looks for reports while nothing is printed
 
 
 @click.command("logs", short_help="The logs of a run, while it goes on and afterwards.")
 @click.argument("run", shell_complete=run_ids, metavar="RUN")
 @click.argument("which", metavar="[MACHINES[:PROCESS]]", required=False, default="")
+@click.option("--reports", "only_reports", is_flag=True, help="Only reports, without what processes print.")
 @click.option("-f", "--follow", is_flag=True, help="Begin near the end, and go on as processes print, until the end.")
 @click.option("--grep", "pattern", metavar="REGEX", help="Only lines that match.")
 @click.option("--since", metavar="DURATION", callback=duration,
@@ -37,17 +39,21 @@ RECEIVE = 256 << 10
 @click.pass_context
 def command(
     ctx: click.Context, /, run: str, which: str, follow: bool, pattern: str | None, since: float | None, tail: int,
-    fold: bool, as_json: bool, no_prefix: bool,
+    fold: bool, as_json: bool, no_prefix: bool, only_reports: bool,
 ) -> None:
-    """Show what the processes of RUN printed, of all machines in the order of time.
+    """Show what the processes of RUN printed, and what was reported, of all machines in the order of time.
 
     \b
     fanout logs last
     fanout logs last 'peer-[0-9]:node' --grep 'ERROR|head is'
     fanout logs 20260101-120000-ab12 :node --since 5m
     fanout logs last peer-3 -f
+    fanout logs last --reports --since 1m
 
     RUN is its id as `fanout ls` has it, the first letters of it, `last`, or the path of its folder.
+
+    Lines are `MACHINE:PROCESS: what it printed` and `[MACHINE] what it reported`; `root` is the scenario itself.  A
+    process that is named comes without reports.
 
     Afterwards there is what came to the run's folder: what `logs=`
     forwards and `collect=` brings.  With -f, while the run goes on, it is the whole output of any process, from the
@@ -62,16 +68,19 @@ def command(
 
     folder = runs.find(run).path
     machines, process = selection(which)
+    if only_reports and process is not None:
+        raise UsageError(f"--reports goes with machines, not with a process: {which!r}")
+    found = Wanted(folder, machines, process, only_reports)
     try:
         regex = re.compile(pattern.encode()) if pattern else None
     except re.error as error:
         raise UsageError(f"--grep {pattern!r}: {error}") from None
     show = shower(as_json, prefix=not no_prefix)
     try:
-        if follow and (lines := followed(folder, machines, process, tail)) is not None:
+        if follow and (lines := followed(found, tail)) is not None:
             shown = stream((line for line in lines if regex is None or regex.search(line.text)), show)
         else:
-            shown = afterwards(folder, machines, process, regex, since, fold, show)
+            shown = afterwards(found, regex, since, fold, show)
     except BrokenPipeError:  # `| head`: Python's own last flush must not fail
         sys.stdout = None
         ctx.exit(0)
@@ -86,17 +95,33 @@ def selection(which: str) -> tuple[set[str] | None, str | None]:
     return (set(names.expand(machines)) if machines else None), process or None
 
 
+class Wanted(NamedTuple):
+    folder: Path
+    """Of the run."""
+    machines: set[str] | None
+    process: str | None
+    only_reports: bool
+
+    def machine(self, name: str) -> bool:
+        return self.machines is None or name in self.machines
+
+    def log(self, machine: str, process: str) -> bool:
+        return not self.only_reports and self.machine(machine) and self.process in (None, process)
+
+    def reports(self, tail: int | None = None) -> Reports | None:
+        from fanout.report.logs import Reports
+
+        return Reports(self.folder, self.machine, tail) if self.process is None else None
+
+
 def afterwards(
-    folder: Path, machines: set[str] | None, process: str | None, regex: re.Pattern[bytes] | None,
-    since: float | None, fold: bool, show: Callable[[Line], None],
+    wanted: Wanted, regex: re.Pattern[bytes] | None, since: float | None, fold: bool, show: Callable[[Line], None],
 ) -> bool:
     from fanout.report.logs import find, merged
 
-    def wanted(machine: str, name: str) -> bool:
-        return (machines is None or machine in machines) and process in (None, name)
-
-    logs = find(folder, wanted)
-    if not logs:
+    folder, reports = wanted.folder, wanted.reports()
+    logs = find(folder, wanted.log)
+    if not logs and (reports is None or next(reports.read(), None) is None):
         there = sorted({f"{log.machine}:{log.process}" for log in find(folder)})
         what = f"; there are {', '.join(there[:10])}{' ...' if len(there) > 10 else ''}" if there else \
             "; processes bring theirs by logs= and collect= of `spawn`"
@@ -105,25 +130,27 @@ def afterwards(
     if since is not None:
         ended = folder / "result.json"
         began = (ended.stat().st_mtime if ended.exists() else time.time()) - since
-    lines = merged(logs, regex, began)
+    lines = merged(logs, regex, began, wanted.reports())
     return folded_lines(lines, len(logs)) if fold else stream(lines, show)
 
 
-def followed(folder: Path, machines: set[str] | None, process: str | None, tail: int) -> Iterator[Line] | None:
+def followed(wanted: Wanted, tail: int) -> Iterator[Line] | None:
     """Lines as they come, until the run ends; None when it does not go on any more."""
     from fanout.report.folder import LIVE
     from fanout.root.sockets import connect
 
     try:
-        socket = connect(folder / LIVE)
+        socket = connect(wanted.folder / LIVE)
     except OSError:
         return None
-    asked = {"machines": None if machines is None else sorted(machines), "process": process, "tail": tail}
+    machines = None if wanted.machines is None else sorted(wanted.machines)
+    asked = {"machines": [] if wanted.only_reports else machines, "process": wanted.process, "tail": tail}
     socket.sendall(json.dumps(asked).encode() + b"\n")
-    return _received(socket)
+    return _received(socket, wanted.reports(tail))
 
 
-def _received(socket: Any) -> Iterator[Line]:
+def _received(socket: Any, reports: Reports | None) -> Iterator[Line]:
+    """Reports are in the run's folder as soon as the root has them; the socket tells how long that goes on."""
     import msgpack
 
     from fanout.agent.core.lines import Lines
@@ -131,8 +158,16 @@ def _received(socket: Any) -> Iterator[Line]:
 
     unpacker = msgpack.Unpacker(max_buffer_size=64 << 20)
     cut: dict[tuple[str, str], Lines] = {}
+    socket.settimeout(None if reports is None else LOOK)
     with socket:
-        while data := socket.recv(RECEIVE):
+        data: bytes | None = None
+        while data != b"":
+            if reports is not None:
+                yield from reports.read()
+            try:
+                data = socket.recv(RECEIVE)
+            except TimeoutError:
+                continue
             unpacker.feed(data)
             for machine, process, what in unpacker:
                 if isinstance(what, str):
@@ -140,6 +175,8 @@ def _received(socket: Any) -> Iterator[Line]:
                     continue
                 for text in cut.setdefault((machine, process), Lines()).feed(what):
                     yield Line(time.time(), machine, process, text.rstrip(b"\n"))
+    if reports is not None:
+        yield from reports.read()
     for (machine, process), lines in cut.items():
         for text in lines.finish():
             yield Line(time.time(), machine, process, text)
@@ -166,10 +203,13 @@ def shower(as_json: bool, *, prefix: bool) -> Callable[[Line], None]:
         if as_json:
             text = line.text.decode("utf-8", "backslashreplace")
             record = {"time": round(line.time, 3), "machine": line.machine, "process": line.process, "text": text}
+            if line.fields is not None:
+                record["fields"] = line.fields
             data = json.dumps(record).encode()
         else:
-            head = f"{line.machine}:{line.process}: ".encode() if prefix else b""
-            data = head + (shown(line.text) if terminal else line.text)
+            name = f"[{line.machine}] " if line.process is None else f"{line.machine}:{line.process}: "
+            head = name.encode() if prefix else b""
+            data = b"\n".join(head + (shown(text) if terminal else text) for text in line.text.split(b"\n"))
         out.write(data + b"\n")
         out.flush()
 

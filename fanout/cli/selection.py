@@ -80,6 +80,10 @@ def on_machines(options: dict[str, Any], work: Callable[[Machines], Awaitable[in
     """What `work` on the chosen machines returns, an exit code; INTERRUPTED when it came to no end."""
     import asyncio
 
+    from fanout.root.transport import check_algorithms
+
+    check_algorithms(options["kex"], options["cipher"])
+
     async def go() -> int:
         async with chosen(options) as machines:
             return await work(machines)

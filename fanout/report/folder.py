@@ -41,7 +41,7 @@ from fanout.root.outcomes import Report, RunResult
 from fanout.root.safe_names import SafeNames
 from fanout.version import __version__
 
-MACHINES, LOCK = "machines.json", "lock"
+MACHINES, LOCK, REPORTS = "machines.json", "lock", "reports.jsonl"
 LIVE = "live"  # the socket of a run that goes on, for `fanout logs -f`
 MARK = 0.005  # s between two times that are noted of one log
 FLUSH = 0.5  # s that they may stay in memory while more comes
@@ -101,7 +101,7 @@ class RunFolder(Observer):
                 "fanout": __version__,
             }
             write_whole(self.path / "run.json", about)
-            self._reports: BinaryIO = (self.path / "reports.jsonl").open("ab", buffering=0)
+            self._reports: BinaryIO = (self.path / REPORTS).open("ab", buffering=0)
             if path is None:
                 self._link_latest()
 
@@ -123,13 +123,14 @@ class RunFolder(Observer):
     def report(self, report: Report) -> None:
         record = {
             "time": report.time,
+            "when": report.when,
             "machine": report.machine,
             "name": report.name,
             "seq": report.seq,
             "text": report.text,
             "fields": report.fields,
         }
-        with self._explained(self.path / "reports.jsonl"):
+        with self._explained(self.path / REPORTS):
             _write_all(self._reports, _json(record).encode() + b"\n")
 
     def machine(self, name: str) -> Path:

@@ -41,6 +41,8 @@ class Report:
     """Seconds since the epoch, by the clock of the machine that said it."""
     text: str
     fields: dict[str, Any] = field(default_factory=dict)
+    when: float = 0.0
+    """Seconds since the epoch by the root's clock, as the machine knows it: what orders reports of several machines."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ as a problem of its machine; what follows is taken.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fanout.agent.core import codec, frames, machineset
@@ -14,6 +16,7 @@ from fanout.root.outcomes import Report
 if TYPE_CHECKING:
     from fanout.root.session import Session
 
+_WHEN = (float, type(None))
 LAST = 200  # characters kept of a machine's last report
 
 
@@ -28,13 +31,21 @@ class Records:
         """(machine, process) -> how much of its output has come."""
 
     def take(self, kind: int, machine: int, data: bytes) -> None:
+        take: Callable[..., None]
         try:
             if kind == frames.LOGS:
-                self._log(machine, *codec.fields(data, int, int, bytes, (float, type(None))))
+                take, fields = self._log, codec.fields(data, int, int, bytes, _WHEN)
             else:
-                self._report(machine, *codec.fields(data, int, (int, float), str, dict))
-        except (codec.ProtocolError, TypeError, ValueError) as error:
+                take, fields = self._report, codec.fields(data, int, (int, float), str, dict, _WHEN)
+        except codec.ProtocolError as error:
             self._session.complain(machineset.single(machine), f"sent a record that is none: {error}")
+            return
+        try:
+            take(machine, *fields)
+        except Exception as error:  # of who takes it here, not of the machine; all else goes on
+            asyncio.get_running_loop().call_exception_handler({
+                "message": f"what came from {self._session.machines[machine].name} could not be handed on",
+                "exception": error})
 
     def _log(self, machine: int, process: int, offset: int, piece: bytes, when: float | None) -> None:
         session = self._session
@@ -49,12 +60,18 @@ class Records:
             session.streams[process](machine, piece)
             return
         session.forwarded += len(piece)
-        now = session.now()
+        session.on_log(machine, process, piece, self._epoch(when))
+
+    def _epoch(self, when: float | None) -> float:
+        """Seconds since the epoch, of an instant that a machine says by the root's clock."""
+        now = self._session.now()
         if when is None or not 0.0 <= when <= now:
             when = now  # nobody knows it better
-        session.on_log(machine, process, piece, session.epoch + when)
+        return self._session.epoch + when
 
-    def _report(self, machine: int, seq: int, stamp: float, text: str, fields: dict[str, Any]) -> None:
+    def _report(
+        self, machine: int, seq: int, stamp: float, text: str, fields: dict[str, Any], when: float | None
+    ) -> None:
         session = self._session
         known = self._reports.get(machine, 0)
         if seq <= known:
@@ -63,7 +80,8 @@ class Records:
             self._missing(machine, f"{seq - known - 1} reports before its {seq}.")
         self._reports[machine] = seq
         self.last_report[machine] = text[:LAST]
-        session.on_report(Report(machine, session.machines[machine].name, seq, stamp, text, fields))
+        session.on_report(Report(
+            machine, session.machines[machine].name, seq, stamp, text, fields, self._epoch(when)))
 
     def _missing(self, machine: int, what: str) -> None:
         """This must not happen; if it does, it is said, and what follows is taken."""

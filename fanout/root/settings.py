@@ -8,6 +8,11 @@ KEX = "curve25519-sha256"
 """13 ms of CPU per connection less than OpenSSH's default (post-quantum) exchange: chosen where machines are many."""
 CIPHER = "aes128-gcm@openssh.com"
 
+LEASE_LEAST = 15.0
+"""Seconds of a lease that outlasts a relay that hangs: what its children last heard may be 5 s old (2 s a level, and a
+whole second), its silence is noticed after 5 s, and an attempt at it takes up to 4 s before they are attached
+elsewhere."""
+
 
 @dataclass(frozen=True)
 class Settings:

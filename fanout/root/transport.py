@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fanout.agent.core import diagnose
+from fanout.errors import UsageError
 from fanout.fleets.base import Host
 from fanout.root.settings import Settings
 from fanout.root.ssh_options import Shared, arguments
@@ -334,6 +335,23 @@ async def _connect(options: asyncssh.SSHClientConnectionOptions) -> asyncssh.SSH
         connection.abort()
         raise
     return connection
+
+
+def check_algorithms(kex: str | None, cipher: str | None) -> None:
+    """UsageError for a key exchange or cipher (or several, with commas) that there is not; None is whatever is best."""
+    if kex is None and cipher is None:
+        return  # asyncssh is slow to import
+    from asyncssh.encryption import get_default_encryption_algs, get_encryption_algs
+    from asyncssh.kex import get_default_kex_algs, get_kex_algs
+
+    for option, given, known, usual in (
+        ("--kex", kex, get_kex_algs(), get_default_kex_algs()),
+        ("--cipher", cipher, get_encryption_algs(), get_default_encryption_algs()),
+    ):
+        wrong = [name for name in given.split(",") if name.encode() not in known] if given is not None else []
+        if wrong:
+            names = ", ".join(name.decode() for name in usual if not name.startswith(b"gss-"))
+            raise UsageError(f"{option} {given}: there is no {wrong[0]!r}; there are {names}")
 
 
 def _unreached(error: Exception, host: Host) -> Unreached:

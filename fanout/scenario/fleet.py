@@ -113,7 +113,8 @@ class Fleet(Group):
     def report(self, text: str, **fields: Any) -> None:
         """Say something that the user should see and the run's folder should keep."""
         self._context.reports += 1
-        self._context.observer.report(Report(None, "root", self._context.reports, time.time(), str(text), fields))
+        now = time.time()
+        self._context.observer.report(Report(None, "root", self._context.reports, now, str(text), fields, now))
 
     def metric(self, name: str, value: float | Iterable[float], unit: str = "") -> None:
         """Record a number, or several; the result has count, sum, min, max, mean and percentiles by name."""

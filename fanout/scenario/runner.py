@@ -35,7 +35,8 @@ from fanout.root.observer import Observer
 from fanout.root.outcomes import Failure, Outcome, Report, RunOutcome, RunResult
 from fanout.root.planner import Tree, plan
 from fanout.root.session import Session
-from fanout.root.settings import CIPHER, KEX, Settings
+from fanout.root.settings import CIPHER, KEX, LEASE_LEAST, Settings
+from fanout.root.transport import check_algorithms
 from fanout.scenario.build import check as check_build
 from fanout.scenario.collecting import end, last_fetches
 from fanout.scenario.context import Context
@@ -120,6 +121,7 @@ async def run(path: Path, options: RunOptions, observers: Sequence[Observer] = (
         for what, seconds in times:
             if seconds is not None and not seconds > 0:
                 raise UsageError(f"a {what} of {seconds} s: it must be more than 0")
+        check_algorithms(options.kex, options.cipher)
         source = open_fleet(options.fleet)
         source.unlimited = options.yes
         if machines is not None:
@@ -286,6 +288,10 @@ class _Run:
         preferred = [i for i, host in enumerate(hosts) if host.relay]
         tree = plan(len(hosts), relays=options.relays, depth=options.depth, width=options.width, preferred=preferred,
                     costs=constants.of(options.fleet))
+        if tree.relays and self.options.lease < LEASE_LEAST:
+            self.observer.warning(
+                f"a lease of {show_duration(self.options.lease)} is shorter than what it takes to notice a relay that "
+                f"hangs and to find another way: machines below one would end; give --lease {LEASE_LEAST:g}s or more")
         self.result.tree = {"relays": tree.relays, "depth": tree.depth, "width": tree.width}
         return tree
 

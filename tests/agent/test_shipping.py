@@ -275,7 +275,8 @@ def test_where_it_cannot_be_written_is_said_and_what_is_below_has_it(
     monkeypatch.setattr(os, "pwrite", pwrite)
     call, _ = world.ship(path)
     answers = world.arrives(call)
-    assert answers[0] == ["failed", f"cannot put it at {world.place(0)}: No space left on device"]
+    assert answers[0] == ["failed", f"cannot put it at {world.place(0)}: No space left on device; "
+                          "free some there, or choose another place"]
     assert answers[1] == answers[2] == ["ok", ""]
     assert world.place(2).read_bytes() == path.read_bytes()
     assert [entry.name for entry in (tmp_path / "m0").iterdir()] == []

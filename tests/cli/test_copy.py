@@ -76,6 +76,7 @@ def test_files_and_folders_are_there_and_what_failed_is_named(copy: Run, tmp_pat
     (("/nowhere", "/x"), b"cannot ship /nowhere: No such file"), (("/etc/hostname",), b"where to"),
     (("/etc/hostname", "/proc/../etc/hostname", "/x"), b"two of these"),
     (("/etc/hostname", "/x", "--mode", "9"), b"octal"),
+    (("/etc/hostname", "/x", "--kex", "none-such"), b"there are mlkem"),
 ])
 @pytest.mark.sshd
 def test_what_makes_no_sense_is_said_before_anything_is_connected(copy: Run, words: tuple[str, ...], why: bytes

@@ -12,14 +12,20 @@ from pathlib import Path
 
 import pytest
 
+from fanout.agent.core import frames
+from fanout.fleets.base import Host
 from fanout.report.folder import RunFolder
+from fanout.root.outcomes import Report
+from tests.faults.test_limits import FAKETIME, wrapper
+from tests.root.trees import outputs, session, until
+from tests.root.trees import run as command
 
 SCENARIO = """\
 from fanout import scenario
 
 @scenario(machines=3)
 async def s(fleet):
-    body = "echo old $FANOUT_ID; echo begun; while read line; do echo got $line; done; sleep 1000"
+    body = "echo old $FANOUT_ID; echo begun; while read line; do echo got $line; fanout report heard; done; sleep 1000"
     p = await fleet.spawn(body, name="quiet", ready="begun", logs="file")
     silent = await fleet.spawn("echo nothing; sleep 1000", name="silent", logs="none")
     fleet.report("ready")
@@ -45,6 +51,7 @@ def run(tmp_path: Path) -> Path:
         for number in range(3):
             folder.log(f"m-{number}", "p", b"same\n\x1b[31mline\n", 100.0 - number)
         folder.log("m-0", "q", b"other\n", 50.0)
+        folder.report(Report(0, "m-0", 1, 7000.0, "two\nlines", {"block": 3}, 99.5))
     return tmp_path / "run"
 
 
@@ -55,6 +62,48 @@ def test_lines_name_machine_and_process_and_json_and_folding_tell_the_same(run: 
     record = json.loads(logs(str(run), "m-0:q", "--json").stdout)
     assert record == {"time": 50.0, "machine": "m-0", "process": "q", "text": "other"}
     assert logs(str(run), ":p", "-b", "--grep", "same").stdout == "m-[0-2] (3): same\n"
+
+
+def test_reports_stand_among_the_lines_unless_a_process_is_named(run: Path) -> None:
+    assert logs(str(run), "m-0").stdout.splitlines() == [
+        "m-0:q: other", "[m-0] two", "[m-0] lines", "m-0:p: same", "m-0:p: \x1b[31mline"]
+    assert "[m-0]" not in logs(str(run), "m-0:p").stdout
+    record = json.loads(logs(str(run), "--reports", "--json").stdout)
+    assert record == {"time": 99.5, "machine": "m-0", "process": None, "text": "two\nlines", "fields": {"block": 3}}
+    logs(str(run), "m-1", "--reports", code=2)
+
+
+@pytest.mark.skipif(FAKETIME is None and "CI" not in os.environ, reason="needs faketime")
+async def test_lines_and_reports_come_in_the_order_of_time_whatever_the_machines_clocks_say(tmp_path: Path) -> None:
+    """One after the other prints and reports, on machines whose clocks are hours apart, also behind a relay."""
+    hosts: list[Host] = []
+    for number, off in enumerate(("+0", "-7200", "+7200", "+3600", "-3600")):
+        folder = tmp_path / off
+        folder.mkdir()
+        python = wrapper(folder, f"export LD_PRELOAD={FAKETIME} FAKETIME={off}; exec")
+        hosts.append(Host(f"m-{number}", "127.0.0.1", local=True, python=python))
+    order = [3, 0, 4, 2, 1] * 3
+    said: list[str] = []
+    with RunFolder("r1", scenario="s.py", fleet="local", path=tmp_path / "run") as run:
+        async with session(hosts, [None, 0, 0, 1, None], folder=str(tmp_path)) as up:
+            clocks = outputs(await command(up, up.up, argv=["date", "+%s"]))
+            assert int(clocks[2]) - int(clocks[1]) > 14_000, "they do not differ"
+
+            def report(one: Report) -> None:
+                run.report(one)
+                said.append(one.text)
+
+            up.on_report = report
+            up.on_log = lambda machine, _, data, when: run.log(f"m-{machine}", "p", data, when)
+            shell = 'while read line; do echo $line; sleep 0.05; fanout report "$line"; done'
+            call = up.call(frames.SPAWN, up.up, {"shell": shell, "name": "p", "logs": "all"})
+            for number, machine in enumerate(order):
+                up.call(frames.PROCESS, 1 << machine, [call.number, "write", b"line %d\n" % number, False])
+                await until(lambda count=number + 1: len(said) == count)
+    shown = logs(str(tmp_path / "run")).stdout.splitlines()
+    assert shown == [
+        text for number, machine in enumerate(order)
+        for text in (f"m-{machine}:p: line {number}", f"[m-{machine}] line {number}")]
 
 
 def test_the_last_run_is_found_by_that_name(run: Path, tmp_path: Path) -> None:
@@ -99,11 +148,12 @@ def test_any_process_is_followed_while_the_run_goes_on(going: Path) -> None:
             seen.update(following.stdout.readline().rstrip("\n") for _ in range(count))  # type: ignore[union-attr]
             return seen
 
-        wanted = {f"local-{i}:quiet: {text}" for i in range(3) for text in (f"old {i}", "begun")}
-        assert read(6) == wanted
+        wanted = {f"local-{i}:quiet: {text}" for i in range(3) for text in (f"old {i}", "begun")} | {"[root] ready"}
+        assert read(7) == wanted
         signal(going)
         wanted |= {f"local-{i}:quiet: got hello" for i in range(3)} | {"local-1:late: started late"}
-        assert read(4) == wanted
+        wanted |= {f"[local-{i}] heard" for i in range(3)}
+        assert read(7) == wanted
         signal(going)
         rest, said = following.communicate(timeout=60)
         assert rest == ""

@@ -72,6 +72,22 @@ async def flood(play: Play, case: Case) -> None:
     await play.finish()
 
 
+async def shipping(play: Play, case: Case) -> None:
+    """A file is on its way to all: who is not below the fault does not wait for it, and whoever is not lost has it."""
+    await play.connect()
+    await play.ship()
+    below = 0
+    for machine in case.machines:
+        below |= play.session.subtree(machine)
+    case.strike(play)
+    await play.shipped((1 << play.count) - 1 & ~below)
+    if NAMED[case.fault].lasting and not set(case.machines) <= play.busy:
+        play.wrong("others were held up until the fault had passed")
+    await play.calm()
+    await play.shipped(play.session.up)
+    await play.finish()
+
+
 async def barrier(play: Play, case: Case) -> None:
     """All but one come to it when the fault strikes; then the last comes.
 
@@ -137,6 +153,8 @@ RELAY = ("kill_agent", "stop_agent", "power_cut", "link_down", "kill_sshd_sessio
 CASES = [
     *(Case(fault, moment) for moment in (connecting, idle, working, flood, barrier) for fault in RELAY),
     *(Case(fault, ending, lasts=4.0) for fault in RELAY),
+    *(Case(fault, shipping) for fault in RELAY),
+    *(Case("stop_agent", shipping, (machine,), lasts=20.0) for machine in (TOP, LEAF)),
     *(Case(fault, working, (TOP,)) for fault in RELAY),
     *(Case(fault, working, (LEAF,)) for fault in ("kill_agent", "power_cut", "link_down", "kill_sshd_sessions")),
     *(Case(fault, working, (TOP, MIDDLE, 4)) for fault in ("kill_agent", "power_cut", "kill_sshd_sessions")),
@@ -147,7 +165,7 @@ CASES = [
 
 
 FEW = ("kill_agent-working-0", "link_down-working-2", "kill_ssh-flood-2", "power_cut-connecting-2",
-       "kill_agent-ending-2", "kill_sshd_sessions-working-0+2+4")
+       "kill_agent-ending-2", "kill_sshd_sessions-working-0+2+4", "kill_agent-shipping-2", "stop_agent-shipping-6")
 """A small budget: each kind but one that is like another, each moment but the ones that `test_losses` has too."""
 
 

@@ -8,6 +8,10 @@ order, its exit code, and its answer to each command; and nothing is left on any
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
+import os
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
@@ -23,6 +27,7 @@ from fanout.root.machine import Machine
 from fanout.root.outcomes import Report
 from fanout.root.session import Session
 from fanout.root.settings import Settings
+from fanout.root.shipping import Source
 from tests.faults import worker
 from tests.faults.figures import Figures
 from tests.faults.strikes import Ground, Kind, Undo
@@ -33,6 +38,7 @@ RECOVER = 25.0  # s that a machine may be away; faults that pass last less
 LEASE = 40.0  # s
 CALM = 60.0  # s after the last fault within which everything has caught up
 NOTICED = 12.0  # s; promised are 6 on an idle machine
+FILE = 24 << 20  # bytes of a file that is shipped
 PAUSE = 0.4  # s between what a worker says
 
 
@@ -58,6 +64,7 @@ class Play:
         self.logs: dict[int, bytearray] = {}
         self._commands: list[tuple[int, Call]] = []
         self._work: Call | None = None
+        self._files = contextlib.ExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _report(self, report: Report) -> None:
@@ -93,6 +100,33 @@ class Play:
         shell = f"echo {number} >> once; wc -l < once; exit {number % 7}"
         self._commands.append((number, self.session.call(frames.RUN, self.session.up | self.session.detached,
                                                          {"shell": shell})))
+
+    async def ship(self) -> None:
+        """A file for all machines; returns when a part of it is on its way."""
+        session = self.session
+        path = Path(self._files.enter_context(tempfile.TemporaryDirectory())) / "file"
+        path.write_bytes(os.urandom(FILE))
+        self._sum = hashlib.sha256(path.read_bytes()).hexdigest()
+        source = self._files.enter_context(contextlib.closing(Source(path)))
+        self._shipped = session.shipping.ship(source, session.up, "file", None, cache=False)
+        while session.shipping.sent < FILE // 4:  # noqa: ASYNC110  what is sent has no event
+            await asyncio.sleep(0.01)
+        if self._shipped.settled(tree.DONE):
+            self.wrong("the file had arrived before the fault")
+
+    async def shipped(self, machines: int) -> None:
+        """All these get all of it."""
+        call, session = self._shipped, self.session
+        if not await call.until(lambda: not machines & ~call.heard(tree.DONE), CALM):
+            self.wrong(f"{machineset.members(machines & ~call.heard(tree.DONE))} did not get the file")
+        for group, answer in call.groups(tree.DONE):
+            if answer != ["ok", ""]:
+                self.wrong(f"the file on {machineset.members(group)}: {answer}")
+        there = session.call(frames.RUN, machines, {"argv": ["sha256sum", "file"]})
+        await there.wait(tree.DONE, timeout=CALM)
+        for group, (_, _, out, err, _) in there.groups(tree.DONE):
+            if out.decode() != f"{self._sum}  file\n":
+                self.wrong(f"the file on {machineset.members(group)} is not what was sent: {out!r} {err!r}")
 
     # What strikes them.
 
@@ -164,6 +198,7 @@ class Play:
     async def end(self) -> None:
         """The run ends now, whatever goes on."""
         session = self.session
+        self._files.close()
         began = time.monotonic()
         await session.end(grace=1.0)
         while self._tasks:

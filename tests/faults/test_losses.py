@@ -64,6 +64,27 @@ async def test_a_killed_leaf_is_lost_with_all_that_it_had_started(tmp_path: Path
     assert left(tmp_path) == []
 
 
+async def test_paths_longer_than_a_sockets_may_be_keep_nobody_from_attaching_or_reporting(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / ("long" * 30) / ("longer" * 20)
+    place.mkdir(parents=True)
+    monkeypatch.setenv("TMPDIR", str(place))
+    async with session(local(3), [None, 0, 0]) as up:
+        said: list[str] = []
+        up.on_report = lambda report: said.append(report.text)
+        assert up.down == {}
+        relay = (await agents(up))[0]
+        assert (place / f"fanout-{up.settings.run}-1").is_dir()
+        work = up.call(frames.SPAWN, 0b110, {"shell": "sleep 1000", "name": "p"})
+        assert await work.wait(tree.STARTED, timeout=20.0, extra=FIRST)
+        os.kill(relay, signal.SIGKILL)
+        await until(lambda: 0 in up.down and not up.detached, NOTICED)
+        assert up.up == 0b110 and not work.heard(tree.EXITED, FIRST), "the same agents, attached again"
+        assert set(outputs(await run(up, up.up, shell="fanout report well"))) == {1, 2}
+        await until(lambda: said == ["well", "well"])
+    assert up.problems == [] and left(place) == []
+
+
 async def test_without_the_root_everything_ends_with_the_lease(tmp_path: Path) -> None:
     """The root reads and says nothing; a relay that still talks to its child does not keep it alive."""
     async with session(local(3), [None, 0, 1], folder=str(tmp_path), lease=2.0) as up:
@@ -98,7 +119,7 @@ async def test_what_machines_say_is_not_believed_blindly() -> None:
             up.node.inbox.append((tree.EVENT, 0, tree.SYNC, b"\0", value, 1))
             up.node.inbox.append((tree.RECORD, frames.REPORTS, 0, value))
             up.node.inbox.append((tree.RECORD, frames.LOGS, 0, value))
-        up.node.inbox.append((tree.RECORD, frames.REPORTS, 0, codec.pack([3, 0.0, "third", {}])))
+        up.node.inbox.append((tree.RECORD, frames.REPORTS, 0, codec.pack([3, 0.0, "third", {}, None])))
         up.kick()
         await until(lambda: seen)
         assert call.refused and up.problems and up.up == 1

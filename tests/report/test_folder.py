@@ -27,7 +27,7 @@ def folder(run: str = "r1", path: Path | None = None) -> RunFolder:
 
 
 def report(seq: int, **fields: object) -> Report:
-    return Report(machine=3, name="peer-3", seq=seq, time=1.5, text="head is 12", fields=fields)
+    return Report(machine=3, name="peer-3", seq=seq, time=1.5, text="head is 12", fields=fields, when=2.5)
 
 
 def test_a_run_leaves_its_story(state: Path) -> None:
@@ -39,7 +39,8 @@ def test_a_run_leaves_its_story(state: Path) -> None:
     assert kept.path == state / "r1"
     assert stat.S_IMODE(kept.path.stat().st_mode) == 0o700
     assert json.loads((kept.path / "reports.jsonl").read_text()) == {
-        "time": 1.5, "machine": 3, "name": "peer-3", "seq": 1, "text": "head is 12", "fields": {"block": 12},
+        "time": 1.5, "when": 2.5, "machine": 3, "name": "peer-3", "seq": 1, "text": "head is 12",
+        "fields": {"block": 12},
     }  # fmt: skip
     assert (kept.path / "machines/peer-3/node.log").read_bytes() == b"\x00\xff no newline\n more"
     assert json.loads((kept.path / "result.json").read_text())["outcome"] == "passed"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fanout.report import logs
 from fanout.report.folder import RunFolder
 from fanout.report.logs import find, merged
+from fanout.root.outcomes import Report
 
 
 @pytest.fixture
@@ -49,6 +50,27 @@ def test_what_was_collected_whole_stands_for_what_was_forwarded(folder: RunFolde
     (whole / "p.log").write_bytes(b"a\npart\nb\n")
     (whole / "p.times").write_text("0 0.500\n2 1.000\nnonsense\n")
     assert texts(folder) == ["m:p a", "m:p part", "m:p b"]
+
+
+def test_reports_stand_where_they_were_said_those_of_a_machine_in_their_order(folder: RunFolder) -> None:
+    folder.log("a", "p", b"second\n", 11.0)
+    for machine, name, text, when in ((0, "a", "third", 12.0), (0, "a", "fourth", 11.9), (1, "b", "first", 10.0),
+                                      (None, "root", "last", 13.0)):
+        folder.report(Report(machine, name, 1, 5000.0 * when, text, {}, when))
+    with (folder.path / "reports.jsonl").open("a") as file:
+        file.write('nonsense\n{"name": "a"}\n[]\n{"name": "cut by a cra')
+    folder.close()
+    reports = logs.Reports(folder.path)
+    lines = list(merged(find(folder.path), reports=reports))
+    assert [(line.machine, line.process, line.text) for line in lines] == [
+        ("b", None, b"first"), ("a", "p", b"second"), ("a", None, b"third"), ("a", None, b"fourth"),
+        ("root", None, b"last")]
+    assert list(reports.read()) == [], "each is read once"
+    with (folder.path / "reports.jsonl").open("a") as file:
+        file.write('sh", "text": "", "fields": {}, "when": 14.0}\n')
+    assert [line.machine for line in reports.read()] == ["cut by a crash"]
+    assert [line.text for line in logs.Reports(folder.path, lambda machine: machine == "b").read()] == [b"first"]
+    assert [line.machine for line in logs.Reports(folder.path, tail=100).read()] == ["cut by a crash"]
 
 
 def test_without_times_lines_are_there_all_the_same(folder: RunFolder) -> None:

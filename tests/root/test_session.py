@@ -12,7 +12,7 @@ import pytest
 from fanout.agent.core import frames, machineset
 from fanout.agent.core import node as tree
 from fanout.fleets.base import Host
-from fanout.root.outcomes import Outcome
+from fanout.root.outcomes import Outcome, Report
 from tests.agent.parent import gone
 from tests.pythons import pythons
 from tests.root.trees import chain, everyone, left, local, outputs, run, session, until
@@ -204,3 +204,22 @@ async def test_a_folder_that_cannot_be_made_is_told_by_name(tmp_path: Path) -> N
         await until(lambda: len(up.down) == 3)
         assert "cannot make its folder" in up.down[0][1] and "No such file" in up.down[1][1]
     assert not (tmp_path / "nowhere").exists()
+
+
+async def test_what_fails_in_who_takes_a_record_is_not_blamed_on_the_machine_and_the_rest_is_taken() -> None:
+    taken: list[str] = []
+    raised: list[object] = []
+
+    def take(report: Report) -> None:
+        if not taken and not raised:
+            raise TypeError("a mistake of the user's")
+        taken.append(report.text)
+
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context["exception"]))
+    async with session(local(1), [None]) as up:
+        up.on_report = take
+        await run(up, up.up, shell="fanout report one; fanout report two")
+        await until(lambda: taken)
+    assert taken == ["two"]
+    assert [str(error) for error in raised] == ["a mistake of the user's"]
+    assert up.problems == []

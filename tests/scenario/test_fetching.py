@@ -95,6 +95,25 @@ async def test_what_cannot_be_brought_is_said_by_name_and_the_rest_comes(fetches
     assert any("local-[0-1]" in warning and "named pipe" in warning for warning in seen.warnings)
 
 
+async def test_a_file_that_changes_while_it_is_read_comes_as_it_was_read_and_that_is_said(fetches: Passes) -> None:
+    await fetches("""
+        import os
+        big = (await fleet[1].run("head -c 20000000 /dev/urandom > big; echo $PWD/big")).stdout.strip()
+        await fleet[0].run("head -c 20000000 /dev/urandom > big")
+        session = fleet._context.session
+        before = session.statistics()["bytes_in"]
+        fetching = asyncio.ensure_future(fleet.fetch("big"))
+        while session.statistics()["bytes_in"] - before < 1 << 20:
+            await asyncio.sleep(0)
+        os.truncate(big, 19_000_000)
+        fetched = await fetching
+        assert [(group.names, "big: it was written to while it was read" in what)
+                for group, what in fetched.left_out] == [(["local-1"], True)], fetched.left_out
+        assert fetched[fleet[0]][0].stat().st_size == 20_000_000
+        assert fetched[fleet[1]][0].stat().st_size <= 20_000_000
+    """, machines=2)
+
+
 async def test_ten_thousand_small_files_and_one_with_holes(fetches: Passes) -> None:
     await fetches("""
         create = "[open(str(i), 'x').close() for i in range(10000)]"

@@ -289,6 +289,14 @@ async def test_a_fleet_that_cannot_be_released_is_told_about(
     assert seen.warnings == ["the fleet partly was not released within 0.05 s"]
 
 
+@pytest.mark.parametrize(("lease", "relays", "told"), [(5.0, 1, True), (5.0, 0, False), (15.0, 1, False)])
+async def test_a_lease_that_does_not_outlast_a_relay_that_hangs_is_told(
+    passes: Passes, lease: float, relays: int, told: bool
+) -> None:
+    _, recorder = await passes("pass", machines=2, relays=relays, lease=lease)
+    assert any("give --lease 15s or more" in warning for warning in recorder.warnings) is told
+
+
 # What is wrong before anything is made.
 
 
@@ -304,6 +312,8 @@ async def test_a_fleet_that_cannot_be_released_is_told_about(
         ({"machines": 3, "relays": 0, "depth": 2}, "contradicts"),
         ({"timeout": 0}, "more than 0"),
         ({"connect_timeout": -1}, "more than 0"),
+        ({"kex": "none-such"}, "--kex none-such: there is no 'none-such'; there are .*curve25519-sha256"),
+        ({"cipher": "aes128-gcm@openssh.com,rot13"}, "there is no 'rot13'; there are .*aes128-ctr"),
     ],
 )
 async def test_bad_options_are_told_before_anything_is_made(

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from fanout.agent.core.blocks import BLOCK
+from fanout.errors import UsageError
 from fanout.root.outcomes import RunOutcome
+from fanout.root.shipping import Source, _Sending
 from tests.scenario.conftest import Passes
 from tests.scenario.play import Play
 
@@ -151,6 +154,69 @@ async def test_a_relay_that_dies_in_the_middle_costs_nobody_else_the_file(passes
         want = hashlib.sha256(open({str(source)!r}, "rb").read()).hexdigest()
         assert (await others.run("sha256sum < big")).stdout.split()[0] == want
     """, machines=6, relays=2)
+
+
+async def test_a_block_that_comes_damaged_or_was_damaged_on_a_disk_is_fetched_again(
+        passes: Passes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(os.urandom(3 << 20))
+    damaged: list[int] = []
+    real = _Sending.block
+
+    def block(self: _Sending, offset: int) -> bytes:
+        good = real(self, offset)
+        if offset != 20 * BLOCK or len(damaged) == 2:
+            return good
+        damaged.append(offset)
+        return good[:-1] + bytes([good[-1] ^ 1])
+
+    monkeypatch.setattr(_Sending, "block", block)
+    await passes(f"""
+        import hashlib
+        from pathlib import Path
+        want = hashlib.sha256(Path({str(source)!r}).read_bytes()).hexdigest()
+        for turn in range(2):
+            there = await fleet.ship({str(source)!r}, f"there-{{turn}}")
+            assert (await fleet.run(f"sha256sum < {{there}}")).stdout.split() == [want, "-"]
+            (blob,) = Path({str(tmp_path)!r}, "cache/fanout/blobs").iterdir()
+            with blob.open("r+b") as file:
+                file.seek(2 << 20)
+                file.write(b"damaged on the disk")
+    """, machines=3, relays=1)
+    assert len(damaged) == 2
+
+
+async def test_a_file_that_changes_while_it_is_sent_is_said_and_nothing_of_it_is_anywhere(
+        passes: Passes, tmp_path: Path) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(os.urandom(40 << 20))
+    await passes(f"""
+        shipping = fleet._context.session.shipping
+        sending = asyncio.ensure_future(fleet.ship({str(source)!r}, cache=False))
+        while shipping.sent < 1 << 20:
+            await asyncio.sleep(0)
+        with open({str(source)!r}, "ab") as file:
+            file.write(b"more")
+        with pytest.raises(ShipFailed, match="failed on 3 of 3 machines(.|\\n)* was written to while it was shipped"):
+            await sending
+        assert (await fleet.run("ls -A")).stdout == ""
+    """, machines=3, relays=1)
+
+
+def test_a_file_that_changes_while_it_is_hashed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(os.urandom(1 << 20))
+    real = Source._read
+
+    def read(self: Source, offset: int, size: int) -> bytes:
+        if offset == 5 * BLOCK:
+            with source.open("ab") as file:
+                file.write(b"more")
+        return real(self, offset, size)
+
+    monkeypatch.setattr(Source, "_read", read)
+    with pytest.raises(UsageError, match="it changed while it was read"):
+        Source(source)
 
 
 async def test_what_takes_long_tells_how_far_it_is_and_who_is_waited_for(

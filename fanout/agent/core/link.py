@@ -34,6 +34,7 @@ ACK_DELAY = 0.5  # s that a settled number may wait to be told
 ACK_HURRY = 0.01  # ... while the run ends, and everyone waits for it
 ACK_BYTES = 64 << 10  # ... unless this much has come in since
 WINDOW = {frames.REPORT: 256 << 10, frames.BULK: 256 << 10}  # bytes sent up and not yet at the root
+WINDOW_MOST = 4 << 20  # ... that the window of BULK may grow to, of all children together
 BATCH = 32 << 10  # bytes of records joined into one frame
 
 
@@ -53,6 +54,8 @@ class Link:
         """At the parent's end: the child's process id on its machine; 0: not known."""
         self.hurry = False
         """Acknowledge at once: the run ends."""
+        self.grant = self._granted = WINDOW[frames.BULK]
+        """At the parent's end: what the child's window of BULK may grow to, now and at most so far."""
         self.quiet = 0.0
         """`tick` has nothing to do until then, or until something comes in: what a wide node skips."""
         self.offset: float | None = None
@@ -182,8 +185,9 @@ class Link:
                 elif kind == frames.PONG and not self.up:
                     self._measure(codec.fields(body, (float, int), (float, int)), now)
                 elif kind == frames.ACK:
-                    for sender, acked in zip(self._senders, codec.fields(body, int, int, int)):
-                        sender.acknowledged(acked)
+                    *numbers, self._senders[frames.BULK].granted = codec.fields(body, int, int, int, int)
+                    for sender, acked in zip(self._senders, numbers):
+                        sender.acknowledged(acked, now)
                 elif kind == frames.BYE or (
                     kind in frames.COMMANDS or kind in frames.FROM_PARENT if self.up else kind == frames.WANT
                 ):
@@ -196,7 +200,8 @@ class Link:
                         raise ProtocolError("message %d in class %d" % (kind, cls))
                     receiver = self._receivers[cls]
                     receiver.came(number, len(body))
-                    if cls in WINDOW and receiver.unsettled > WINDOW[cls] + frames.MAX_SIZE[cls]:
+                    window = self._granted if cls == frames.BULK else WINDOW.get(cls)
+                    if window is not None and receiver.unsettled > window + frames.MAX_SIZE[cls]:
                         raise ProtocolError("sent more than its window in class %d" % cls)
                     self._ack_bytes += len(body)
                     yield frame
@@ -270,7 +275,8 @@ class Link:
             for receiver in self._receivers:
                 receiver.told = receiver.acked
             numbers = [receiver.acked for receiver in self._receivers]
-            self.send(frames.CONTROL, frames.ACK, 0, b"", codec.pack(numbers))
+            self._granted = max(self._granted, self.grant)
+            self.send(frames.CONTROL, frames.ACK, 0, b"", codec.pack(numbers + [self.grant]))
 
     def timeout(self) -> float | None:
         """When `tick` is wanted next at the latest, on the clock of `now`."""

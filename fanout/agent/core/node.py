@@ -18,7 +18,7 @@ from _collections import deque
 
 from . import codec, frames, machineset, merge
 from .codec import ProtocolError
-from .link import CLOSED, GREETED, OPEN, Link
+from .link import CLOSED, GREETED, OPEN, WINDOW, WINDOW_MOST, Link
 from .metrics import MetricMerger
 from .metrics import decode as decode_metrics
 
@@ -139,7 +139,14 @@ class Node:
         subtree, link.past = self._awaited.get(machine, (0, 0))
         link.subtree = machineset.single(machine) | subtree
         self._identities[machine] = (call, identity)
+        self._grant()
         return link
+
+    def _grant(self) -> None:
+        """What children may have sent that the root does not have yet is in the memory of a relay."""
+        share = WINDOW_MOST if self.root else WINDOW_MOST // len(self.children)
+        for link in self.children.values():
+            link.grant = max(WINDOW[frames.BULK], share)
 
     def _move(self, machines: int, to: Link | None) -> None:
         """From now on these are reached over this link, or none yet, and no command goes the old way any more."""

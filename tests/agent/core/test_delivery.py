@@ -15,7 +15,7 @@ def test_what_is_kept_is_what_comes_after_the_highest_acknowledgement(sizes: lis
     bodies = [bytes([i]) * size for i, size in enumerate(sizes)]
     assert [sender.keep(16, body, []) for body in bodies] == list(range(1, len(bodies) + 1))
     for ack in acks:
-        sender.acknowledged(ack)
+        sender.acknowledged(ack, 0.0)
     rest = bodies[max(acks, default=0) :]
     assert [body for _, body, _ in sender.unacked()] == rest
     assert sender.unacked_bytes == sum(map(len, rest))
@@ -29,7 +29,7 @@ def test_a_window_is_exceeded_by_less_than_one_frame(window: int, sizes: list[in
         if sender.may_send():
             sender.keep(17, bytes(size), [])
         assert sender.unacked_bytes < window + max(sizes)
-    sender.acknowledged(sender.last)
+    sender.acknowledged(sender.last, 0.0)
     assert sender.may_send()
 
 
@@ -71,6 +71,6 @@ def test_nothing_is_settled_below_before_it_is_acknowledged_above(
     for number in range(1, len(frames) + 1):
         senders[-1][1].settle(number)
         for (_, told), (sender, _) in zip(reversed(senders), reversed(senders), strict=True):
-            sender.acknowledged(told.acked)
+            sender.acknowledged(told.acked, 0.0)
     assert [receiver.acked for receiver in bottom] == came
     assert all(not sender.unacked() for sender, _ in senders)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -112,7 +114,7 @@ def test_a_kind_travels_in_its_own_class_only(cls: int, kind: int) -> None:
         list(parent.receive(frames.encode(cls, kind, 1, b"", b""), 100.0))
 
 
-NONSENSE = [None, 5, "ab", [], [1], ["a", "b", "c"], [None, None, None], {"a": 1}, [[], [], []], [1, 2, 3, 4]]
+NONSENSE = [None, 5, "ab", [], [1], ["a", "b", "c"], [None, None, None], {"a": 1}, [[], [], []], [1, 2, 3, 4, 5]]
 
 
 @pytest.mark.parametrize("body", NONSENSE)
@@ -231,6 +233,38 @@ def test_a_child_that_ignores_its_window_is_refused() -> None:
             list(parent.receive(frames.encode(frames.BULK, frames.LOGS, number, b"", bytes(60_000)), 100.0))
 
 
+@pytest.mark.parametrize(("rate", "trip", "grant", "least"), [
+    (40e6, 0.1, 4 << 20, 20e6), (20e6, 0.05, 4 << 20, 16e6), (2e6, 0.02, 4 << 20, 1.6e6),
+    (100e6, 0.001, 4 << 20, 80e6), (40e6, 0.1, 256 << 10, 0.0)])
+def test_the_window_of_logs_and_files_follows_what_the_way_carries(
+    rate: float, trip: float, grant: int, least: float
+) -> None:
+    """A long line is used; what is sent beyond what it carries, and urgent messages would wait behind, is little."""
+    parent, child = ends(0.0)
+    parent.grant = grant
+    now = free = 0.0
+    wire: list[tuple[float, int, Link, bytes]] = []
+    order = itertools.count()
+    came = waits = 0.0
+    while now < 12.0:
+        while child.queued(frames.BULK) < 64 << 10:
+            child.send_up(frames.BULK, frames.LOGS, bytes(30_000), [])
+        for source, target in ((child, parent), (parent, child)):
+            while data := source.pull(1):
+                free = max(free, now) + len(data) / rate if source is child else free
+                heapq.heappush(wire, ((free if source is child else now) + trip / 2, next(order), target, data))
+        waits = max(waits, free - now) if now > 6.0 else 0.0
+        now, _, target, data = heapq.heappop(wire)
+        for frame in target.receive(data, now):
+            if frame[0] == frames.BULK:
+                parent.receiver(frames.BULK).settle(frame[2])
+                came += len(frame[4]) * (now > 6.0)
+        parent.tick(now, 0, None)
+    assert child._senders[frames.BULK].window in range(WINDOW[frames.BULK], grant + 1)
+    assert came / 6.0 > least
+    assert waits < max(trip, 2 * WINDOW[frames.BULK] / rate)
+
+
 def test_acknowledgements_wait_a_little_and_are_told_once() -> None:
     parent, child = ends()
     child.send_up(frames.CONTROL, frames.EVENTS, b"event", [])
@@ -267,7 +301,7 @@ def test_what_the_root_may_not_have_goes_to_the_next_parent_in_order() -> None:
     child.send_up(frames.CONTROL, frames.EVENTS, b"waiting", [])
     child.send(frames.CONTROL, frames.PONG, 0, b"", codec.pack([100.0, 100.0]))
     parent.receiver(frames.CONTROL).settle(1)
-    acknowledged = codec.pack([1, 0, 0])
+    acknowledged = codec.pack([1, 0, 0, 0])
     list(child.receive(frames.encode(0, frames.ACK, 0, b"", acknowledged), 100.0))
     assert [body for _, _, body, _ in child.undelivered()] == [b"sent 1", b"sent 2", b"waiting"]
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from fanout.agent.core import codec, frames, machineset, merge
 from fanout.agent.core import node as tree
 from fanout.agent.core.codec import ProtocolError
-from fanout.agent.core.link import Link
+from fanout.agent.core.link import WINDOW, WINDOW_MOST, Link
 from fanout.agent.core.node import Node
+from tests.agent.core import network
 from tests.agent.core.network import WIRE, Host, Network, answer
 
 RELAYED = [None, None, 0, 0, 0, 1, 1, 1]
@@ -394,6 +395,27 @@ def test_a_flood_of_logs_does_not_delay_a_command_by_more_than_a_wire_full() -> 
     passed = sum(link.bytes_in for link in net.root.node.children.values()) - bytes_before
     # A hop's wire may be full of logs when the answer comes; what only waits in a queue is overtaken.
     assert passed <= 12 * (WIRE + (32 << 10))
+
+
+@pytest.mark.parametrize("children", [1, 4, 20])
+def test_over_a_long_way_windows_grow_and_a_relay_holds_no_more_for_it(
+    children: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The root stops reading when all windows are as wide as they get."""
+    monkeypatch.setattr(network, "WIRE", 8 << 20)
+    net = Network(seed=3, latency=(0.025, 0.025))
+    net.build([None, *[0] * children])
+    for machine in range(1, children + 1):
+        net.record(machine, frames.LOGS, [bytes(30_000)] * 3_000)
+    net.run(within=6.0)
+    windows = [net.hosts[machine].wire.link_below._senders[frames.BULK].window for machine in range(children + 1)]
+    assert windows[0] > 2 * WINDOW[frames.BULK]
+    assert sum(windows[1:]) <= max(WINDOW_MOST, children * WINDOW[frames.BULK])
+    assert children > 4 or min(windows[1:]) > 3 * WINDOW[frames.BULK]
+    net.pause(0)
+    net.run(within=4.0)
+    assert any(host.outbox[frames.LOGS] for host in net.hosts.values() if host.id), "the flood had ended"
+    assert net.hosts[0].buffered() <= sum(windows[1:]) + children * (64 << 10)
 
 
 def test_a_relay_under_load_still_sends_its_own() -> None:
