@@ -11,7 +11,7 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,7 +26,7 @@ from fanout.fleets.aws.instances import Instance
 from fanout.fleets.aws.launch import Launcher, batches, placed
 from fanout.fleets.aws.spec import Spec, parse
 from fanout.fleets.aws.userdata import Prepared
-from fanout.fleets.base import Fleet, Host, Progress, Request, Say, Terms
+from fanout.fleets.base import Arrivals, Fleet, Host, Progress, Request, Say, Terms
 from fanout.fleets.openssh import keypair
 
 DEFAULT_MACHINES = 5
@@ -58,6 +58,7 @@ class AwsFleet(Fleet):
         self._run = ""
         self._launcher: Launcher | None = None
         self._launching: asyncio.Future[None] | None = None
+        self._boot: Boot | None = None
         self._made = False
         """Something may be there that has to go."""
         self._expires = 0.0
@@ -102,13 +103,22 @@ class AwsFleet(Fleet):
         common["NetworkInterfaces"][0]["Groups"] = [group]
         common["UserData"] = self._user_data(self._keys, expires)
         launcher = self._launcher = Launcher(api, request.run, offer.subnets, common, self.say)
-        boot = Boot(self.spec, api, request.run, launcher, machines, self.say, progress)
+        boot = self._boot = Boot(self.spec, api, request.run, launcher, machines, self.say, progress)
         # A task of its own: what a call launches is to be known, also when nobody wants it any more.
         self._launching = asyncio.ensure_future(self._launch(machines))
         try:
-            return [self._host(*each) for each in await boot.living(self._launching)]
+            living = await boot.living(self._launching, request.heads)
+            self.booting = boot.booting if request.heads is not None else frozenset()
         finally:
-            await boot.stop()
+            if not self.booting:
+                await boot.stop()
+        return [self._host(*each) for each in living]
+
+    async def arrivals(self) -> AsyncIterator[Arrivals]:
+        assert self._boot is not None and self._launching is not None
+        async for news in self._boot.arrivals(self._launching):
+            yield news
+        await self._boot.stop()
 
     async def _offer(self, api: Api, machines: int) -> _Offer:
         spec = self.spec
@@ -223,6 +233,7 @@ class AwsFleet(Fleet):
         if seconds > self.spec.idle:
             self.say(f"the machines stay for {show(self.spec.idle)}: a longer idle in the file makes it longer")
         self._made = False
+        await self._stop_watching()
         await self._forget_keys()
         return min(time.time() + self.spec.idle, self._expires)
 
@@ -243,7 +254,12 @@ class AwsFleet(Fleet):
         found = [one for one in await reap.holdings(Api(made["region"], made["profile"])) if one.run == run]
         return ", ".join(f"{len(one.machines)} machines and {len(one.groups)} security groups" for one in found)
 
+    async def _stop_watching(self) -> None:
+        if self._boot is not None:
+            await self._boot.stop()
+
     async def _end(self) -> None:
+        await self._stop_watching()
         if self._made:
             await self._empty()
             self._made = False
