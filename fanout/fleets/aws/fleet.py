@@ -72,7 +72,7 @@ class AwsFleet(Fleet):
     # Up.
 
     async def preview(self, request: Request) -> str | None:
-        offer = await self._offer(Api(self.spec.region, self.spec.profile), _machines(request))
+        offer = await self._offer(Api(self.spec.region, self.spec.profile), request)
         return f"{offer.cost}; the credentials, of {offer.owner}, have the rights"
 
     async def terms(self) -> Terms:
@@ -86,13 +86,13 @@ class AwsFleet(Fleet):
         machines = _machines(request)
         api = self._api = Api(self.spec.region, self.spec.profile)
         self._run = request.run
-        offer = await self._offer(api, machines)
+        offer = await self._offer(api, request)
         self.say(offer.cost)
         self._prices = offer.prices
         self._keys = Path(tempfile.mkdtemp(prefix="fanout-aws-"))  # private
         for name in "login", "ca":
             await asyncio.to_thread(keypair, self._keys / name)
-        expires = self._expires = time.time() + min(self.spec.ttl, request.ttl or self.spec.ttl)
+        expires = self._expires = time.time() + self._ttl(request)
         marked = tags.tags(request.run, offer.owner, expires, self.spec.tags)
         self._made = True
         self.record({"region": api.region, "profile": self.spec.profile, "expires": tags.iso(expires)})
@@ -120,7 +120,10 @@ class AwsFleet(Fleet):
             yield news
         await self._boot.stop()
 
-    async def _offer(self, api: Api, machines: int) -> _Offer:
+    def _ttl(self, request: Request) -> float:
+        return min(self.spec.ttl, request.ttl or self.spec.ttl)
+
+    async def _offer(self, api: Api, request: Request) -> _Offer:
         spec = self.spec
         owner = await credentials.identity(api)
         found, subnets = await asyncio.gather(
@@ -129,7 +132,7 @@ class AwsFleet(Fleet):
         public = spec.address == "public"
         cost = prices.beside(spec.disk or found.size, public)
         hourly = await prices.hourly(api, spec.all_types, spec.prices, cost)
-        text = self._affordable(machines, hourly)
+        text = self._affordable(_machines(request), self._ttl(request), hourly)
         kind = spec.types[0]
         marked = tags.tags("dry-run", owner, time.time(), spec.tags)
         dry = placed(self._parameters(found, marked), kind, subnets[0], 1, "fanout-dry-run")
@@ -137,7 +140,7 @@ class AwsFleet(Fleet):
         source = await network.root_address(spec.root_address, spec.checkip)
         return _Offer(owner, subnets, source, found, hourly, text)
 
-    def _affordable(self, machines: int, hourly: dict[str, float]) -> str:
+    def _affordable(self, machines: int, ttl: float, hourly: dict[str, float]) -> str:
         """What it may come to; FleetError when that is more than max_cost."""
         spec = self.spec
         relays = min(spec.relays, machines)
@@ -147,8 +150,8 @@ class AwsFleet(Fleet):
                 price = max(hourly[kind] for kind in kinds)  # whichever there is of
                 parts.append(f"{count} x {' or '.join(kinds)} x {prices.money(price)}/h")
                 cost += count * price
-        cost *= spec.ttl / 3600
-        text = f"{' + '.join(parts)} for at most {show(spec.ttl)} is at most {prices.money(cost)}"
+        cost *= ttl / 3600
+        text = f"{' + '.join(parts)} for at most {show(ttl)} is at most {prices.money(cost)}"
         if cost > spec.max_cost and not self.unlimited:
             raise FleetError(
                 f"{text}, more than max_cost, {prices.money(spec.max_cost)}: nothing was made\n"
