@@ -209,8 +209,12 @@ def test_without_the_root_machines_end_by_their_lease_and_at_the_latest_by_their
         assert done.returncode == 0, told
         return told
 
-    reap("--yes")
+    assert list(tmp_path.glob("fanout-aws-*/login")), "the killed root's throw-away key"
+    reap()
+    assert list(tmp_path.glob("fanout-aws-*")), "only shown"
+    assert "keys of 1 killed run removed" in reap("--yes")
     assert len(account.left()) == 1, "its time is not over"
+    assert not list(tmp_path.glob("fanout-aws-*"))
     account.tagged(lambda name, value: "2020-01-01T00:00:00Z" if name == "fanout:expires" else value)
     assert "1 security group" in reap("--yes")
     assert account.left() == []

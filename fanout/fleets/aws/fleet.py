@@ -8,8 +8,6 @@ however far `provision` came.  What a killed root cannot end ends by itself (`us
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,9 +25,12 @@ from fanout.fleets.aws.launch import Launcher, batches, placed
 from fanout.fleets.aws.spec import Spec, parse
 from fanout.fleets.aws.userdata import Prepared
 from fanout.fleets.base import Arrivals, Fleet, Host, Progress, Request, Say, Terms
+from fanout.fleets.keyfolder import KeyFolder, sweep
 from fanout.fleets.openssh import keypair
 
 DEFAULT_MACHINES = 5
+KEYS = "fanout-aws-"
+"""What the names of folders with a run's keys begin with, below $TMPDIR."""
 LAST_CALL = 45.0  # s for a launch that is under way to be answered
 
 
@@ -53,7 +54,7 @@ class AwsFleet(Fleet):
 
     def __init__(self, text: str = "") -> None:
         self.spec: Spec = parse(text)
-        self._keys: Path | None = None
+        self._keys: KeyFolder | None = None
         self._api: Api | None = None
         self._run = ""
         self._launcher: Launcher | None = None
@@ -67,7 +68,7 @@ class AwsFleet(Fleet):
 
     @property
     def relay_key(self) -> str | None:
-        return (self._keys / "login").read_text() if self._keys is not None else None
+        return (self._keys.path / "login").read_text() if self._keys is not None else None
 
     # Up.
 
@@ -89,9 +90,9 @@ class AwsFleet(Fleet):
         offer = await self._offer(api, request)
         self.say(offer.cost)
         self._prices = offer.prices
-        self._keys = Path(tempfile.mkdtemp(prefix="fanout-aws-"))  # private
+        self._keys = KeyFolder(KEYS)
         for name in "login", "ca":
-            await asyncio.to_thread(keypair, self._keys / name)
+            await asyncio.to_thread(keypair, self._keys.path / name)
         expires = self._expires = time.time() + self._ttl(request)
         marked = tags.tags(request.run, offer.owner, expires, self.spec.tags)
         self._made = True
@@ -101,7 +102,7 @@ class AwsFleet(Fleet):
         )
         common = self._parameters(offer.image, marked)
         common["NetworkInterfaces"][0]["Groups"] = [group]
-        common["UserData"] = self._user_data(self._keys, expires)
+        common["UserData"] = self._user_data(self._keys.path, expires)
         launcher = self._launcher = Launcher(api, request.run, offer.subnets, common, self.say)
         boot = self._boot = Boot(self.spec, api, request.run, launcher, machines, self.say, progress)
         # A task of its own: what a call launches is to be known, also when nobody wants it any more.
@@ -211,8 +212,8 @@ class AwsFleet(Fleet):
             relay=relay,
             user=self.spec.user,
             port=22,
-            key=str(self._keys / "login"),
-            host_ca=_public(self._keys / "ca"),
+            key=str(self._keys.path / "login"),
+            host_ca=_public(self._keys.path / "ca"),
             python=self.spec.python,
         )
 
@@ -243,6 +244,7 @@ class AwsFleet(Fleet):
     @classmethod
     async def reclaim(cls, run: str, made: Mapping[str, Any], say: Say) -> str:
         """Take back all that was made for the run; in words, what that was."""
+        sweep(KEYS)
         counted: list[int] = []
         api = Api(made["region"], made["profile"])
         await reap.empty(api, run, on_ended=lambda ended: counted.append(len(ended.every)))
@@ -271,7 +273,7 @@ class AwsFleet(Fleet):
     async def _forget_keys(self) -> None:
         keys, self._keys = self._keys, None
         if keys is not None:
-            await asyncio.to_thread(shutil.rmtree, keys, ignore_errors=True)
+            keys.remove()
 
     async def _empty(self) -> None:
         api, launcher = self._api, self._launcher
