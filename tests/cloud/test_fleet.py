@@ -19,10 +19,10 @@ import pytest
 
 from fanout.errors import FanoutError, FleetError
 from fanout.fleets import open_fleet
-from fanout.fleets.aws import boot, launch
+from fanout.fleets.aws import boot, launch, prices
 from fanout.fleets.aws import ready as ready_module
 from fanout.fleets.base import Arrivals, Fleet, Host, Request
-from tests.cloud.cloud import REGION, Cloud
+from tests.cloud.cloud import PRICES, REGION, Cloud
 from tests.cloud.root import in_short
 from tests.cloud.wire import DROPPED, Call, Fault
 
@@ -137,6 +137,34 @@ async def test_a_right_that_is_lacking_is_named_before_anything_is_made(
         async with made(1):
             pass
     assert not cloud.launched and not cloud.asked("AuthorizeSecurityGroupIngress")
+
+
+async def test_spot_machines_are_bounded_by_the_price_on_demand_and_expected_at_their_own(
+    cloud: Cloud, made: Made
+) -> None:
+    own = {"types": "c7i.large", "spot": "true", "disk": "10", "ttl": "1h", "address": "private"}
+    beside = 10 * prices.DISK
+    async with made(100, **own, max_cost="11") as (_, said):
+        bound, expected = 100 * (PRICES["c7i.large"] + beside), 100 * (PRICES["c7i.large"] * 0.5 + beside)
+        assert f"is at most ${bound:.2f} (max_cost $11.00); about ${expected:.2f} at the spot prices of now" in said[0]
+    assert "it cost about $" in said[-1]
+    with pytest.raises(FleetError, match="more than max_cost"):
+        async with made(100, **own, max_cost="9"):
+            pass
+    cloud.forbidden.add("DescribeSpotPriceHistory")
+    async with made(2, **own) as (hosts, said):
+        assert len(hosts) == 2 and "about" not in said[1]
+        assert "those on demand are counted" in said[0] and "ec2:DescribeSpotPriceHistory" in said[0]
+
+
+async def test_machines_that_save_up_idle_time_compute_no_further_than_that(cloud: Cloud, made: Made) -> None:
+    """Beyond it each vCPU costs more than the machine, and no price counts that."""
+    for types in "t3.small", "t3a.small", "c7i.large":
+        async with made(1, types=types):
+            pass
+    asked = {call.parameters["InstanceType"]: call.parameters.get("CreditSpecification.CpuCredits")
+             for call in cloud.asked("RunInstances")}
+    assert asked == {"t3.small": "standard", "t3a.small": "standard", "c7i.large": None}
 
 
 async def test_a_fleet_that_is_not_seen_at_once_is_waited_for(cloud: Cloud, made: Made) -> None:

@@ -44,6 +44,7 @@ class _Offer:
     """The network that the root logs in from."""
     image: image.Image
     prices: dict[str, float]
+    """Type -> what an hour of it is expected to cost."""
     cost: str
     """What it comes to, in words."""
 
@@ -133,7 +134,10 @@ class AwsFleet(Fleet):
         public = spec.address == "public"
         cost = prices.beside(spec.disk or found.size, public)
         hourly = await prices.hourly(api, spec.all_types, spec.prices, cost)
-        text = self._affordable(_machines(request), self._ttl(request), hourly)
+        text = self._affordable(request, hourly)
+        if spec.spot and (expected := await self._spot(api, subnets, cost)):
+            hourly |= expected
+            text += f"; about {prices.money(self._cost(request, hourly))} at the spot prices of now"
         kind = spec.types[0]
         marked = tags.tags("dry-run", owner, time.time(), spec.tags)
         dry = placed(self._parameters(found, marked), kind, subnets[0], 1, "fanout-dry-run")
@@ -141,18 +145,30 @@ class AwsFleet(Fleet):
         source = await network.root_address(spec.root_address, spec.checkip)
         return _Offer(owner, subnets, source, found, hourly, text)
 
-    def _affordable(self, machines: int, ttl: float, hourly: dict[str, float]) -> str:
+    async def _spot(self, api: Api, subnets: Sequence[network.Subnet], more: float) -> dict[str, float]:
+        """What spot machines cost now; nothing where that cannot be learned: the bound holds without it."""
+        try:
+            return await prices.spot(api, self.spec.all_types, {subnet.zone for subnet in subnets}, more)
+        except FleetError as error:
+            self.say(f"the spot prices of now are not known, those on demand are counted: {error}")
+            return {}
+
+    def _parts(self, request: Request, hourly: Mapping[str, float]) -> list[tuple[int, Sequence[str], float]]:
+        """(machines, their types, price an hour of the dearest) of what will be made."""
+        machines = _machines(request)
+        relays = min(self.spec.relays, machines)
+        parts = (machines - relays, self.spec.types), (relays, self.spec.relay_types)
+        return [(count, kinds, max(hourly[kind] for kind in kinds)) for count, kinds in parts if count]
+
+    def _cost(self, request: Request, hourly: Mapping[str, float]) -> float:
+        return sum(count * price for count, _, price in self._parts(request, hourly)) * self._ttl(request) / 3600
+
+    def _affordable(self, request: Request, hourly: Mapping[str, float]) -> str:
         """What it may come to; FleetError when that is more than max_cost."""
-        spec = self.spec
-        relays = min(spec.relays, machines)
-        parts, cost = [], 0.0
-        for count, kinds in ((machines - relays, spec.types), (relays, spec.relay_types)):
-            if count:
-                price = max(hourly[kind] for kind in kinds)  # whichever there is of
-                parts.append(f"{count} x {' or '.join(kinds)} x {prices.money(price)}/h")
-                cost += count * price
-        cost *= ttl / 3600
-        text = f"{' + '.join(parts)} for at most {show(ttl)} is at most {prices.money(cost)}"
+        spec, cost = self.spec, self._cost(request, hourly)
+        parts = [f"{count} x {' or '.join(kinds)} x {prices.money(price)}/h"
+                 for count, kinds, price in self._parts(request, hourly)]
+        text = f"{' + '.join(parts)} for at most {show(self._ttl(request))} is at most {prices.money(cost)}"
         if cost > spec.max_cost and not self.unlimited:
             raise FleetError(
                 f"{text}, more than max_cost, {prices.money(spec.max_cost)}: nothing was made\n"
@@ -297,7 +313,8 @@ class AwsFleet(Fleet):
                 price = self._prices.get(instance.kind, 0.0)
                 cost += prices.paid(now - instance.launched) * price / 3600
         gone = len(ended.every) - len(ended.left)
-        self.say(f"launched {len(ended.every)}, terminated {gone}; it cost {prices.money(cost)}")
+        about = "about " if self.spec.spot else ""
+        self.say(f"launched {len(ended.every)}, terminated {gone}; it cost {about}{prices.money(cost)}")
 
 
 def _machines(request: Request) -> int:
