@@ -61,6 +61,8 @@ GRACE = 2.0
 """Seconds between TERM and KILL for what still runs at the end."""
 TEAR_DOWN = 15.0
 """Seconds for machines to end tidily."""
+BUILDERS = 3
+"""Machines that may be lost while they build: what ends so many may well be the build."""
 CAUSES = 8
 """Different causes in a reason."""
 
@@ -241,10 +243,20 @@ class _Run:
         await self._making(self._builder.find() if build.where == "machine" else self._make(self._builder, None))
 
     async def _build_there(self) -> None:
-        if self._builder is not None and not self._built:
-            assert self.session is not None and self.context is not None
-            machine = self.context.machines[machineset.first(self.session.up)]
-            await self._making(self._make(self._builder, Workshop(machine)))
+        """By one machine; by the next one where that is lost, as often as BUILDERS and the quorum allow."""
+        if self._builder is None or self._built:
+            return
+        session, context = self.session, self.context
+        assert session is not None and context is not None
+        for left in reversed(range(BUILDERS)):
+            machine = context.machines[machineset.first(session.up)]
+            try:
+                await self._making(self._make(self._builder, Workshop(machine)))
+                return
+            except ScenarioFailure:
+                if machine.id not in session.down or not left or machineset.count(session.up) < self._needed:
+                    raise
+                self.observer.note(f"build: {machine} was lost while it built: the next machine builds")
 
     async def _make(self, builder: Builder, shop: Workshop | None) -> None:
         self._built = await builder.made(shop)
