@@ -16,7 +16,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util.exc import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.orm import Session
@@ -31,12 +31,15 @@ SERVING = 0x66616E6F  # the number of PostgreSQL's advisory lock; any would do
 class Store:
     """All calls block, for milliseconds as a rule: on the event loop they belong into a thread."""
 
-    def __init__(self, url: str) -> None:
-        """UsageError for a URL that is none; nothing is connected to yet."""
+    def __init__(self, url: str, *, make: bool = True) -> None:
+        """UsageError for a URL that is none; nothing is connected to yet.
+
+        `make`: a file that is not there is made; without, that is a UsageError too.
+        """
         try:
             self._url = make_url(url)
             if self._url.get_backend_name() == "sqlite":
-                self._engine = _sqlite(self._url)
+                self._engine = _sqlite(self._url, make)
             elif self._url.get_backend_name() == "postgresql":
                 self._engine = create_engine(
                     self._url.set(drivername="postgresql+psycopg"),
@@ -72,6 +75,12 @@ class Store:
             except CommandError as error:
                 raise UsageError(f"{self.name} is of a newer fanout than this one: update it ({error})") from None
 
+    def need(self) -> None:
+        """UsageError for a store that has no tables yet."""
+        with self._connected(), self._engine.connect() as connection:
+            if not inspect(connection).has_table("alembic_version"):
+                raise UsageError(_missing(self.name))
+
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
         """Be the one broker of this store; UsageError if another process is."""
@@ -100,10 +109,19 @@ class Store:
             raise FleetError(f"the store {self.name} does not answer: {str(error.orig).strip()}") from error.orig
 
 
-def _sqlite(url: URL) -> Engine:
+def _missing(name: str) -> str:
+    return (
+        f"there is no broker's store at {name}: name the one that is served (--store, or FANOUT_BROKER_STORE);"
+        " `fanout broker tenant add` and `fanout broker serve` make a new one"
+    )
+
+
+def _sqlite(url: URL, make: bool) -> Engine:
     if not url.database or url.database == ":memory:":
         raise UsageError("a store has to outlive the broker: sqlite:////var/lib/fanout-broker/broker.db")
     path = Path(url.database)
+    if not make and not path.exists():
+        raise UsageError(_missing(url.render_as_string()))
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite's own files beside it have the same mode

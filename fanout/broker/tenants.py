@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from dataclasses import asdict
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -37,6 +39,20 @@ def add(session: Session, name: str, quota: Quota, now: float) -> str:
     )  # fmt: skip
     audit.write(session, now, "tenant.added", actor=audit.OPERATOR, tenant=name)
     return token
+
+
+def change(session: Session, name: str, now: float, **limits: Any) -> None:
+    """Give a tenant other quotas, by their names in `Quota`; those that are not named stay.
+
+    What it holds stays, also where that is more than it may have now.  Its row is locked, as when a lease is granted.
+    """
+    tenant = session.get_one(Tenant, named(session, name).id, with_for_update=True, populate_existing=True)
+    before = asdict(quota(tenant))
+    for what, value in limits.items():
+        setattr(tenant, what, list(value) if isinstance(value, tuple) else value)
+    after = asdict(quota(tenant))
+    changed: dict[str, Any] = {what: [before[what], after[what]] for what in after if before[what] != after[what]}
+    audit.write(session, now, "tenant.changed", actor=audit.OPERATOR, tenant=name, **changed)
 
 
 def replace_token(session: Session, name: str, now: float) -> str:

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,23 +98,70 @@ def tenant() -> None:
     """Who may lease machines, and how many."""
 
 
+def quotas(new: bool) -> Callable[[click.decorators.FC], click.decorators.FC]:
+    """The options that name quotas: of a tenant that is `new`, or what changes for one that is there."""
+
+    def decorate(function: click.decorators.FC) -> click.decorators.FC:
+        by_default = "; by default {}" if new else ""
+        ttl: dict[str, Any] = {"default": "4h", "show_default": True} if new else {}
+        for option in (
+            click.option("--cost-per-day", type=click.FloatRange(min=0), metavar="DOLLARS",
+                         help=f"In any 24 hours, open leases counted in full{by_default.format('no limit')}."),
+            click.option("--region", "regions", metavar="REGION", multiple=True,
+                         help=f"An allowed region{by_default.format('all are')}."),
+            click.option("--type", "types", metavar="TYPE", multiple=True,
+                         help=f"An allowed instance type{by_default.format('all are')}."),
+            click.option("--ttl", metavar="DURATION", callback=duration, help="The longest life of a lease.", **ttl),
+            click.option("--machines", type=click.IntRange(min=1), metavar="N", required=new,
+                         help="At once, over all leases."),
+        ):  # fmt: skip
+            function = option(function)
+        return function
+
+    return decorate
+
+
 @tenant.command("add")
 @click.argument("name")
 @store_option
-@click.option("--machines", type=click.IntRange(min=1), metavar="N", required=True, help="At once, over all leases.")
-@click.option("--ttl", metavar="DURATION", callback=duration, default="4h", show_default=True,
-              help="The longest life of a lease.")  # fmt: skip
-@click.option("--type", "types", metavar="TYPE", multiple=True, help="An allowed instance type; by default all are.")
-@click.option("--region", "regions", metavar="REGION", multiple=True, help="An allowed region; by default all are.")
-@click.option("--cost-per-day", type=click.FloatRange(min=0), metavar="DOLLARS",
-              help="In any 24 hours, open leases counted in full; by default no limit.")  # fmt: skip
+@quotas(new=True)
 def add_tenant(store: str | None, name: str, **limits: Any) -> None:
     """Add a tenant, and print its token: it is shown this once."""
     with extra():
         from fanout.broker import tenants
-    with migrated(store) as opened_store, opened_store.begin() as session:
+    with migrated(store, make=True) as opened_store, opened_store.begin() as session:
         token = tenants.add(session, name, _quota(**limits), time.time())
     click.echo(token)
+
+
+@tenant.command("set")
+@click.argument("name")
+@store_option
+@quotas(new=False)
+@click.option("--all-types", is_flag=True, help="Any type is allowed again.")
+@click.option("--all-regions", is_flag=True, help="Any region is allowed again.")
+@click.option("--no-cost-limit", is_flag=True, help="No limit of the cost any more.")
+def set_tenant(
+    store: str | None, name: str, all_types: bool, all_regions: bool, no_cost_limit: bool, **limits: Any
+) -> None:
+    """Change quotas of a tenant; those that are not named stay as they are.
+
+    Leases that it has go on, also where they are more than it may have from now on.
+    """
+    with extra():
+        from fanout.broker import tenants
+    wanted = {what: value for what, value in limits.items() if value not in (None, ())}
+    lifted = (("types", all_types, "type"), ("regions", all_regions, "region"), ("cost_per_day", no_cost_limit, ""))
+    for what, lift, option in lifted:
+        if lift and what in wanted:
+            raise UsageError(f"--{option or 'cost-per-day'} sets a limit that another option lifts: give one of them")
+        if lift:
+            wanted[what] = () if option else None
+    if not wanted:
+        raise UsageError("what is to change? Give --machines, --ttl, --type, --region or --cost-per-day")
+    with migrated(store) as opened_store, opened_store.begin() as session:
+        tenants.change(session, name, time.time(), **wanted)
+    click.echo(f"{name} has new quotas: they count from its next lease on")
 
 
 @tenant.command("token")
@@ -205,11 +252,11 @@ def extra() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def opened(url: str | None) -> Iterator[Store]:
+def opened(url: str | None, *, make: bool = True) -> Iterator[Store]:
     with extra():
         from fanout.broker.store import Store
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
-    found = Store(url or f"sqlite:///{state}/fanout/broker.db")
+    found = Store(url or f"sqlite:///{state}/fanout/broker.db", make=make)
     try:
         yield found
     finally:
@@ -217,9 +264,14 @@ def opened(url: str | None) -> Iterator[Store]:
 
 
 @contextlib.contextmanager
-def migrated(url: str | None) -> Iterator[Store]:
-    """Tenants may be added before the broker was ever started."""
-    with opened(url) as found:
+def migrated(url: str | None, *, make: bool = False) -> Iterator[Store]:
+    """`make`: for the first tenant, who may be added before the broker was ever started.
+
+    Anything else asked of a store that is not there is asked of the wrong one.
+    """
+    with opened(url, make=make) as found:
+        if not make:
+            found.need()
         found.migrate()
         yield found
 

@@ -41,9 +41,11 @@ def command(fleet: str, run: str | None, yes: bool, as_json: bool) -> None:
 
 
 async def _reap(text: str, run: str | None, yes: bool, as_json: bool) -> None:
+    from fanout.fleets.aws import KEYS
     from fanout.fleets.aws.api import Api
     from fanout.fleets.aws.reap import empty, holdings
     from fanout.fleets.aws.spec import parse
+    from fanout.fleets.keyfolder import sweep
 
     spec = parse(text)
     api = Api(spec.region, spec.profile)
@@ -57,6 +59,8 @@ async def _reap(text: str, run: str | None, yes: bool, as_json: bool) -> None:
         if found:
             click.echo("nothing was removed: add --yes for that", err=True)
         return
+    if keys := sweep(KEYS):
+        click.echo(f"keys of {plural(keys, 'killed run')} removed from this machine", err=True)
     failed = []
     for one in found:
         try:

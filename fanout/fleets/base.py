@@ -6,7 +6,7 @@ that dies in between leaves work to another one, which takes back what had been 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -72,6 +72,19 @@ class Request:
     """How many further machines are wanted only as relays; a fleet that has no such thing ignores it."""
     ttl: float | None = None
     """Seconds after which nobody wants the machines any more; machines that have a timer are to end by then."""
+    heads: int | None = None
+    """`provision` may return when all machines are known and so many are ready, those marked as relays among them;
+    `arrivals` tells of the others.  None: whoever asks needs all of them at once."""
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """News of machines that were not ready when `provision` returned, by their place in its list."""
+
+    ready: Sequence[int] = ()
+    """They can be logged in to from now on."""
+    gone: Mapping[int, str] = field(default_factory=dict)
+    """They never will, and why."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +118,22 @@ class Fleet:
     """Whether all that ran on a machine is gone once `reclaim` has taken it back."""
     unlimited: bool = False
     """The user has agreed to whatever it costs; set before `provision`, and heard where machines cost money."""
+    booting: frozenset[int] = frozenset()
+    """The places in `provision`'s list of machines that were not ready when it returned: never without `heads`."""
     release_timeout: float = 60.0
     """Seconds that `release` takes at most; whoever waits for it gives it so long."""
 
     async def provision(self, request: Request, progress: Progress) -> list[Host]:
         raise NotImplementedError
+
+    async def arrivals(self) -> AsyncIterator[Arrivals]:
+        """What becomes of `booting`, each told of once, within the time that the fleet gives machines to boot.
+
+        FleetError as soon as it is certain that fewer come than the fleet is to have.
+        """
+        none: tuple[Arrivals, ...] = ()
+        for news in none:
+            yield news
 
     async def preview(self, request: Request) -> str | None:
         """What `provision` would make, found possible as far as that can be seen without making it.

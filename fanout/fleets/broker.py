@@ -18,8 +18,6 @@ import asyncio
 import json
 import os
 import secrets
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -34,9 +32,12 @@ from fanout.fleets import roles
 from fanout.fleets.base import Fleet, Host, Progress, Request, Say
 from fanout.fleets.hosts import parse
 from fanout.fleets.jsonhttp import Answer, JsonHttp, Unanswered, checked_url
+from fanout.fleets.keyfolder import KeyFolder, sweep
 from fanout.fleets.options import parse as parse_options
 
 OPTIONS = ("offer", "ttl", "ca", "token")
+KEYS = "fanout-lease-"
+"""What the names of folders with a lease's key begin with, below $TMPDIR."""
 TOKEN = "FANOUT_BROKER_TOKEN"  # noqa: S105  the variable's name
 MAX_TOKEN = 4096  # bytes
 FIRST = 5.0  # s that a broker may be silent when it is asked for a lease: it may just be starting
@@ -70,7 +71,7 @@ class BrokerFleet(Fleet):
         self._releasing: asyncio.Task[None] | None = None
         self._lease_id = ""
         self._key: str | None = None
-        self._folder: Path | None = None
+        self._keys: KeyFolder | None = None
 
     async def provision(self, request: Request, progress: Progress) -> list[Host]:
         roles.total(request.machines, request.roles, default=1)  # a contradiction is told before anything is asked
@@ -101,6 +102,7 @@ class BrokerFleet(Fleet):
     async def reclaim(cls, run: str, made: Mapping[str, Any], say: Say) -> str:
         if not made["lease"]:
             return "nothing was leased, or the broker ends it without heartbeats"
+        sweep(KEYS)
         fleet = cls(made["spec"])
         fleet.say = say
         fleet._lease_id = made["lease"]
@@ -165,8 +167,8 @@ class BrokerFleet(Fleet):
         self._key = lease["login_key"]
         if self._key is None:
             return hosts
-        self._folder = Path(tempfile.mkdtemp(prefix="fanout-lease-"))  # 0700
-        path = self._folder / "id"
+        self._keys = KeyFolder(KEYS)
+        path = self._keys.path / "id"
         path.touch(0o600)
         path.write_text(self._key)
         return [replace(host, key=str(path)) for host in hosts]
@@ -200,9 +202,9 @@ class BrokerFleet(Fleet):
         finally:
             if self._beating is not None:
                 self._beating.cancel()
-            if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
-            self._key = self._folder = None
+            if self._keys is not None:
+                self._keys.remove()
+            self._key = self._keys = None
         self._lease_id = ""
 
     async def _give_back(self) -> None:

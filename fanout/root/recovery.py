@@ -84,7 +84,7 @@ class Recovery:
         session = self.session
         reason = f"its relay {session.machines[relay].name} cannot be reached: {why}"
         for child, parent in enumerate(session.parents):
-            if parent == relay and not session.up >> child & 1 and child not in session.down:
+            if parent == relay and not (session.up | session.booting) >> child & 1 and child not in session.down:
                 session.detached |= machineset.single(child)
                 self._start(child, reason)
 

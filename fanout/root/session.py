@@ -47,8 +47,12 @@ class Session:
         settings: Settings,
         *,
         relay_key: str | None = None,
+        booting: int = 0,
     ) -> None:
-        """`parents[i]` is the machine that machine i hangs under; None: the root itself."""
+        """`parents[i]` is the machine that machine i hangs under; None: the root itself.
+
+        `booting`: the machines that nobody may connect to before `arrived` or `lose` has told of them.
+        """
         self.machines = list(machines)
         self.parents = list(parents)
         self.settings = settings
@@ -81,6 +85,8 @@ class Session:
         self.ended = 0
         """The machines that have said that nothing of the run is left on them."""
         self.relay_key = relay_key
+        self.booting = booting
+        """Machines that are not ready: a connection would find an sshd that is not prepared for this run."""
         self.detached = 0
         """Machines whose link is lost, and being made anew: calls to them wait."""
         self.width = max(ROOM, *(self.parents.count(relay) for relay in self.relays), 0)
@@ -133,21 +139,24 @@ class Session:
     # Up.
 
     async def connect(self, progress: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Bring up the tree.  Returns when every machine is up or has an outcome in `down`; this never raises."""
+        """Bring up the tree.  Returns when every machine is up or has an outcome in `down`; this never raises.
+
+        Machines that boot are waited for as long as whoever tells of them does.
+        """
         total = len(self.machines)
         self._deadline = self.now() + self.settings.connect_timeout
         for machine, parent in enumerate(self.parents):
-            if parent is None and machine not in self.down:
+            if parent is None and machine not in self.down and not self.booting >> machine & 1:
                 self.connect_one(machine, self.settings.connect_timeout, new=not self.settings.heir)
         while True:
             done = machineset.count(self.up) + len(self.down)
             progress(done, total)
             left = self._deadline + MARGIN - self.now()
-            if done == total or left <= 0:
+            if done == total or (left <= 0 and not self.booting):
                 break
             self._settled.clear()
             try:
-                await asyncio.wait_for(self._settled.wait(), left)
+                await asyncio.wait_for(self._settled.wait(), None if self.booting else left)
             except TimeoutError:
                 break
         for machine in range(total):
@@ -158,6 +167,29 @@ class Session:
         self._introduced = True
         if not self.settings.heir:
             self._introduce()
+
+    def arrived(self, machines: int) -> None:
+        """These can be connected from now on, and have the connect timeout for it."""
+        machines &= self.booting
+        if not machines or self._ending:
+            return
+        self.booting &= ~machines
+        seconds = self.settings.connect_timeout
+        self._deadline = self.now() + seconds
+        told: dict[int, list[dict[str, Any]]] = {}
+        for machine in machineset.members(machines):
+            parent = self.parents[machine]
+            if parent is None:
+                self.connect_one(machine, seconds, new=True)
+            elif self.up >> parent & 1:
+                told.setdefault(parent, []).append(self.links.spec(machine, None))
+            elif parent in self.down or self.detached >> parent & 1:
+                self.detached |= machineset.single(machine)
+                self.recovery.detached(machineset.single(machine), f"its relay {self.machines[parent].name} is away")
+            # else its relay is not there yet, and is told of all its children when it is
+        for parent, specs in told.items():
+            self._connect_at(parent, specs, seconds)
+        self._settled.set()
 
     def _introduce(self) -> None:
         """Tell every machine who all the machines are."""
@@ -223,7 +255,7 @@ class Session:
         """The relay is up: tell it who its children are; `again`: it may have been told before its link was lost."""
         children = [
             i for i, parent in enumerate(self.parents)
-            if parent == relay and not (self.joined | self.detached) >> i & 1 and i not in self.down
+            if parent == relay and not (self.joined | self.detached | self.booting) >> i & 1 and i not in self.down
         ]
         if children:
             left = max(0.1, self._deadline - self.now())
@@ -419,6 +451,7 @@ class Session:
     def _went(self, number: int, machines: int, outcome: Outcome, reason: str) -> None:
         """Machines cannot be reached, or not any more."""
         machines &= (1 << len(self.machines)) - 1  # those of a one-shot have no agent that could be lost
+        machines &= ~self.booting  # nobody has tried to reach these
         machines = machineset.of(m for m in machineset.members(machines) if self._hangs_by(m, number))
         if machines and reason.startswith("refused: "):  # it lies, or is broken
             self.complain(machines, reason)
@@ -459,6 +492,7 @@ class Session:
         new = machines & ~machineset.of(self.down)
         self.up &= ~machines
         self.detached &= ~machines
+        self.booting &= ~machines
         self.recovery.gave_up(machines)
         for machine in machineset.members(new):
             self.down[machine] = (outcome, reason)
@@ -470,7 +504,7 @@ class Session:
         for machine in machineset.members(new):
             orphans = machineset.of(
                 i for i, parent in enumerate(self.parents)
-                if parent == machine and not self.up >> i & 1 and i not in self.down)
+                if parent == machine and not (self.up | self.booting) >> i & 1 and i not in self.down)
             if orphans:
                 self.detached |= orphans
                 self.recovery.detached(orphans, f"its relay {self.machines[machine].name} is gone: {reason}")

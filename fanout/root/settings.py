@@ -18,7 +18,8 @@ elsewhere."""
 class Settings:
     run: str
     connect_timeout: float = 60.0
-    """Seconds for the whole tree to come up; machines that are not up by then are unreachable."""
+    """Seconds for the whole tree to come up; machines that are not up by then are unreachable.  Those that boot while
+    others are being connected have it from when they are ready."""
     lease: float = 60.0
     """Seconds that an agent lives without hearing from the root."""
     recover: float = 30.0

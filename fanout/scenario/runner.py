@@ -62,6 +62,8 @@ GRACE = 2.0
 """Seconds between TERM and KILL for what still runs at the end."""
 TEAR_DOWN = 15.0
 """Seconds for machines to end tidily."""
+BUILDERS = 3
+"""Machines that may be lost while they build: what ends so many may well be the build."""
 CAUSES = 8
 """Different causes in a reason."""
 
@@ -124,10 +126,12 @@ async def run(path: Path, options: RunOptions, observers: Sequence[Observer] = (
         check_algorithms(options.kex, options.cipher)
         source = open_fleet(options.fleet)
         source.unlimited = options.yes
-        if machines is not None:
-            plan(machines, relays=options.relays, depth=options.depth, width=options.width)  # told before it costs
-        work = _Run(scenario, args, Request(options.run, machines, roles), source, options, Observers(observers),
-                    path.resolve().parent)
+        relays = options.relays or 0
+        if machines is not None:  # what is wrong is told before it costs
+            relays = plan(machines, relays=options.relays, depth=options.depth, width=options.width,
+                          costs=constants.of(options.fleet)).relays
+        request = Request(options.run, machines, roles, heads=max(1, relays))
+        work = _Run(scenario, args, request, source, options, Observers(observers), path.resolve().parent)
         return await work.go()
 
 
@@ -241,10 +245,20 @@ class _Run:
         await self._making(self._builder.find() if build.where == "machine" else self._make(self._builder, None))
 
     async def _build_there(self) -> None:
-        if self._builder is not None and not self._built:
-            assert self.session is not None and self.context is not None
-            machine = self.context.machines[machineset.first(self.session.up)]
-            await self._making(self._make(self._builder, Workshop(machine)))
+        """By one machine; by the next one where that is lost, as often as BUILDERS and the quorum allow."""
+        if self._builder is None or self._built:
+            return
+        session, context = self.session, self.context
+        assert session is not None and context is not None
+        for left in reversed(range(BUILDERS)):
+            machine = context.machines[machineset.first(session.up)]
+            try:
+                await self._making(self._make(self._builder, Workshop(machine)))
+                return
+            except ScenarioFailure:
+                if machine.id not in session.down or not left or machineset.count(session.up) < self._needed:
+                    raise
+                self.observer.note(f"build: {machine} was lost while it built: the next machine builds")
 
     async def _make(self, builder: Builder, shop: Workshop | None) -> None:
         self._built = await builder.made(shop)
@@ -262,7 +276,8 @@ class _Run:
         if self.context is None:
             return f"{text}; the fleet was still being provisioned"
         if not self._playing:
-            return f"{text}; machines were still being connected"
+            boot = machineset.count(self.session.booting) if self.session is not None else 0
+            return f"{text}; machines were still being connected{f', and {boot} had not booted' if boot else ''}"
         return f"{text}; it was{pending or ' in code of the scenario itself'}"
 
     async def _provision(self) -> list[Host]:
@@ -281,11 +296,16 @@ class _Run:
         if not hosts:
             raise FleetError(f"the fleet {self.options.fleet} has no machines")
         self.observer.phase("provision", len(hosts), len(hosts))
+        if booting := len(self.source.booting):
+            self.observer.note(f"{len(hosts) - booting} of {len(hosts)} machines are ready: they are connected while "
+                               "the others boot")
         return hosts
 
     def _tree(self, hosts: Sequence[Host]) -> Tree:
         options = self.options
         preferred = [i for i, host in enumerate(hosts) if host.relay]
+        if booting := self.source.booting:  # a relay that still boots would hold up its whole subtree
+            preferred = sorted(range(len(hosts)), key=lambda i: (i in booting, not hosts[i].relay))
         tree = plan(len(hosts), relays=options.relays, depth=options.depth, width=options.width, preferred=preferred,
                     costs=constants.of(options.fleet))
         if tree.relays and self.options.lease < LEASE_LEAST:
@@ -306,7 +326,8 @@ class _Run:
         # With a key of the fleet's, which is not written down, a later command reaches each machine itself.
         later = tree.parents if self.source.relay_key is None else [None] * len(machines)
         self._hold(machines=machines, parents=later, left=range(len(machines)))
-        session = Session(machines, tree.parents, settings, relay_key=self.source.relay_key)
+        session = Session(machines, tree.parents, settings, relay_key=self.source.relay_key,
+                          booting=machineset.of(self.source.booting))
         self.session = session
         context = self.context = Context(session, self.observer, options.run, self.args, self.folder)
         context.keep = options.place
@@ -316,7 +337,24 @@ class _Run:
             machines[machine].name, context.processes.get(process, str(process)), data, when
         )
         self._needed = math.ceil(self.scenario.quorum * len(machines) - 1e-9)
-        await session.connect(lambda done, total: self.observer.phase("connect", done, total))
+        connecting = session.connect(lambda done, total: self.observer.phase("connect", done, total))
+        tasks = {asyncio.create_task(connecting), asyncio.create_task(self._arrive(session))}
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _arrive(self, session: Session) -> None:
+        """Hand on what the fleet tells of machines that boot while others are being connected."""
+        async for news in self.source.arrivals():
+            for place, why in news.gone.items():
+                session.lose(machineset.single(place), Outcome.UNREACHABLE, why)
+            session.arrived(machineset.of(news.ready))
+        session.lose(session.booting, Outcome.UNREACHABLE, "the fleet tells nothing of it any more")
 
     def _down(self, machines: int, outcome: Outcome, reason: str) -> None:
         assert self.context is not None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -226,3 +228,19 @@ def problem(answer: httpx.Response, status: int, code: str | None = None) -> dic
     assert body["detail"] and body["remedy"] and body["title"] and body["type"].endswith(body["code"])
     assert code in (None, body["code"])
     return body
+
+
+def test_quotas_that_are_changed_count_from_the_next_lease_on(broker: Served) -> None:
+    with broker.tenant(machines=1) as client:
+        client.ready(1)
+        assert client.ask(1).json()["quota"] == "machines"
+
+        def change(**quotas: Any) -> None:
+            with broker.broker.store.begin() as session:
+                tenants.change(session, "ada", time.time(), **quotas)
+
+        change(machines=2)
+        client.ready(1)
+        change(machines=1)
+        assert client.ask(1).json()["quota"] == "machines"
+        assert [lease["state"] for lease in client.get("/v1/leases").json()] == ["ready", "ready"]

@@ -210,7 +210,7 @@ def test_a_lab_that_was_there_before_is_cleaned_and_stays(lab: Callable[..., Lab
 def test_a_lab_of_the_same_name_that_was_made_since_is_not_touched() -> None:
     need_sshd()
     need_isolation()
-    with killed("--fleet", "lab:name=down-test", "-n", "1"):
+    with killed("--fleet", "lab:new=down-test", "-n", "1"):
         Lab.open("down-test").down()
         with Lab.up(1, name="down-test"):
             assert listed()[0]["holds"] == ""

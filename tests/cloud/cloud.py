@@ -57,6 +57,8 @@ USER_DATA_MOST = 16 << 10
 PRICES = {"t3.micro": 0.0114, "t3.small": 0.0228, "t3.medium": 0.0456, "c7i.large": 0.1019, "m7i.large": 0.1126}
 """USD an hour, on demand; any other type costs OTHER_PRICE."""
 OTHER_PRICE = 0.2
+SPOT = {"a": 0.25, "b": 0.5, "c": 0.125}
+"""The share of a price that a spot instance costs, by the last letter of its zone."""
 
 
 class Machines(Protocol):
@@ -294,6 +296,7 @@ class Cloud:
             "RunInstances": self._run_instances,
             "TerminateInstances": self._terminate_instances,
             "DeleteSecurityGroup": self._delete_security_group,
+            "DescribeSpotPriceHistory": self._spot_prices,
         }
         return answers.get(call.action, self._ask_moto)(call)
 
@@ -439,6 +442,18 @@ class Cloud:
                 "SKU.TERM.DIM": {"unit": "Hrs", "pricePerUnit": {"USD": price}}}}}},
         }
         return Answer.of_json({"FormatVersion": "aws_v1", "PriceList": [json.dumps(product)]})
+
+    def _spot_prices(self, call: Call) -> Answer:
+        """"DescribeSpotPriceHistory": from now on, the price of now for each zone; moto's is the same for all."""
+        items = "".join(
+            f"<item><instanceType>{kind}</instanceType><productDescription>Linux/UNIX</productDescription>"
+            f"<spotPrice>{PRICES.get(kind, OTHER_PRICE) * share:.6f}</spotPrice>"
+            f"<timestamp>2026-01-01T00:00:00.000Z</timestamp>"
+            f"<availabilityZone>{call.region}{letter}</availabilityZone></item>"
+            for kind in call.listed("InstanceType") for letter, share in SPOT.items())
+        body = f"<spotPriceHistorySet>{items}</spotPriceHistorySet>"
+        return Answer(200, f'<DescribeSpotPriceHistoryResponse xmlns="{SPACE}">{body}'
+                           "</DescribeSpotPriceHistoryResponse>".encode())
 
     def _parameter(self, call: Call) -> Answer:
         """AWS Systems Manager User Guide, "Calling AMI public parameters"; moto has Amazon's own only."""

@@ -94,6 +94,8 @@ class LabMachines:
     def __init__(self, machines: int) -> None:
         self.alter: Callable[[int, bytes], bytes] = lambda number, user_data: user_data
         """What machine 1, 2, 3 ... runs in place of its user data."""
+        self.held: set[int] = set()
+        """The numbers of machines that are not switched on when they are launched, but by `power_on`."""
         self.hosts: dict[str, LabHost] = {}
         """All that were switched on, by address."""
         self._machines = machines
@@ -126,8 +128,15 @@ class LabMachines:
             (root / path).chmod(0o755)
         (root / "run/cloud/uptime").write_bytes(self._told())
         (root / "run/cloud/user-data").write_bytes(self.alter(len(self.hosts), user_data))
-        power.write_text("on\n")
+        if len(self.hosts) not in self.held:
+            power.write_text("on\n")
         return host.address
+
+    def power_on(self, number: int) -> None:
+        """A machine that was held back boots now."""
+        self.held.remove(number)
+        host = list(self.hosts.values())[number - 1]
+        Path(f"/proc/{host.pid}/root/run/cloud/power").write_text("on\n")
 
     def pass_time(self, seconds: int) -> None:
         """All machines have been up for so much longer."""

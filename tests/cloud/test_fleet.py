@@ -11,6 +11,7 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import pytest
 
 from fanout.errors import FanoutError, FleetError
 from fanout.fleets import open_fleet
-from fanout.fleets.aws import launch
-from fanout.fleets.base import Fleet, Host, Request
-from tests.cloud.cloud import REGION, Cloud
+from fanout.fleets.aws import boot, launch, prices
+from fanout.fleets.aws import ready as ready_module
+from fanout.fleets.base import Arrivals, Fleet, Host, Request
+from tests.cloud.cloud import PRICES, REGION, Cloud
 from tests.cloud.root import in_short
 from tests.cloud.wire import DROPPED, Call, Fault
 
@@ -137,6 +139,34 @@ async def test_a_right_that_is_lacking_is_named_before_anything_is_made(
     assert not cloud.launched and not cloud.asked("AuthorizeSecurityGroupIngress")
 
 
+async def test_spot_machines_are_bounded_by_the_price_on_demand_and_expected_at_their_own(
+    cloud: Cloud, made: Made
+) -> None:
+    own = {"types": "c7i.large", "spot": "true", "disk": "10", "ttl": "1h", "address": "private"}
+    beside = 10 * prices.DISK
+    async with made(100, **own, max_cost="11") as (_, said):
+        bound, expected = 100 * (PRICES["c7i.large"] + beside), 100 * (PRICES["c7i.large"] * 0.5 + beside)
+        assert f"is at most ${bound:.2f} (max_cost $11.00); about ${expected:.2f} at the spot prices of now" in said[0]
+    assert "it cost about $" in said[-1]
+    with pytest.raises(FleetError, match="more than max_cost"):
+        async with made(100, **own, max_cost="9"):
+            pass
+    cloud.forbidden.add("DescribeSpotPriceHistory")
+    async with made(2, **own) as (hosts, said):
+        assert len(hosts) == 2 and "about" not in said[1]
+        assert "those on demand are counted" in said[0] and "ec2:DescribeSpotPriceHistory" in said[0]
+
+
+async def test_machines_that_save_up_idle_time_compute_no_further_than_that(cloud: Cloud, made: Made) -> None:
+    """Beyond it each vCPU costs more than the machine, and no price counts that."""
+    for types in "t3.small", "t3a.small", "c7i.large":
+        async with made(1, types=types):
+            pass
+    asked = {call.parameters["InstanceType"]: call.parameters.get("CreditSpecification.CpuCredits")
+             for call in cloud.asked("RunInstances")}
+    assert asked == {"t3.small": "standard", "t3a.small": "standard", "c7i.large": None}
+
+
 async def test_a_fleet_that_is_not_seen_at_once_is_waited_for(cloud: Cloud, made: Made) -> None:
     cloud.seen_in = 1.0
     cloud.faults.append(Fault("CreateSecurityGroup", DROPPED, after=1, effect=True))
@@ -153,11 +183,82 @@ async def test_a_machine_that_ends_while_it_boots_is_named(cloud: Cloud, made: M
             cloud.power_off(living[0])
 
     cloud.before = end_one
-    with pytest.raises(FleetError, match=r"(?s)2 of 3 machines.*i-\w+ has ended"):
+    with pytest.raises(FleetError, match=r"(?s)2 of 3 machines.*i-\w+: it has ended"):
         async with made(3):
             pass
     async with made(3, quorum=0.6) as (hosts, _):
         assert len(hosts) == 2
+
+
+Early = Callable[..., AbstractAsyncContextManager[tuple[Fleet, list[Host], set[int]]]]
+
+
+@pytest.fixture
+def early(cloud: Cloud, made: Made, monkeypatch: pytest.MonkeyPatch) -> Early:
+    """`async with early(4, ready={1}, ...) as (fleet, hosts, ready)`: of 4 machines these are ready, by their number in
+    the order of launch, and later those that are added; the account is empty then."""
+
+    @asynccontextmanager
+    async def make(
+        machines: int, ready: set[int], seconds: float = 60.0, **options: Any
+    ) -> AsyncIterator[tuple[Fleet, list[Host], set[int]]]:
+        async def probe(self: object, address: str, port: int) -> str:
+            numbers = [number for number, one in enumerate(cloud.launched.values(), 1) if number in ready
+                       and address in (one.instance.public_ip, one.address)]
+            return "" if numbers else "its sshd is not prepared yet"
+
+        monkeypatch.setattr(ready_module.Readiness, "_probe", probe)
+        monkeypatch.setattr(ready_module, "WAIT", 0.02)
+        given = {"region": REGION, "root_address": "10.0.0.0/8", "address": "private", **options}
+        fleet: Any = open_fleet("aws:" + ",".join(f"{name}={value}" for name, value in given.items()))
+        fleet.spec = replace(fleet.spec, ready_timeout=seconds)
+        try:
+            yield fleet, await fleet.provision(Request("r1", machines, heads=1), lambda done, total: None), ready
+        finally:
+            await release(fleet)
+            assert cloud.left() == []
+
+    return make
+
+
+async def test_machines_are_handed_over_while_others_boot_and_each_of_those_is_told_of(
+    cloud: Cloud, early: Early
+) -> None:
+    async with early(4, {2}) as (fleet, hosts, ready):
+        assert len(hosts) == 4 and fleet.booting == {0, 2, 3}
+        news = aiter(fleet.arrivals())
+        ready.add(4)
+        assert await anext(news) == Arrivals([3], {})
+        ready |= {1, 3}
+        told = [place async for more in news for place in more.ready]
+        assert sorted(told) == [0, 2]
+
+
+async def test_a_machine_that_ends_while_others_are_connected_is_given_up(cloud: Cloud, early: Early) -> None:
+    async with early(3, {1}, quorum=0.6) as (fleet, _, _):
+        news = aiter(fleet.arrivals())
+        cloud.power_off(list(cloud.launched.values())[1].instance)
+        told = await anext(news)
+        assert list(told.gone) == [1] and "it has ended" in told.gone[1] and not told.ready
+        cloud.power_off(list(cloud.launched.values())[2].instance)
+        with pytest.raises(FleetError, match=r"(?s)1 of 3 machines were to be had; 2 are needed.*i-\w+: it has ended"):
+            await anext(news)
+
+
+async def test_the_last_machines_are_given_up_when_the_quorum_has_waited_for_them(
+    early: Early, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boot, "STRAGGLING", 0.3)
+    async with early(3, {1, 3}, quorum=0.6) as (fleet, _, _):
+        assert fleet.booting <= {1, 2} and 1 in fleet.booting
+        gone = {place: why async for more in fleet.arrivals() for place, why in more.gone.items()}
+        assert gone == {1: "its sshd is not prepared yet"}
+
+
+async def test_too_few_ready_machines_in_time_are_no_fleet_also_when_some_are_connected(early: Early) -> None:
+    async with early(3, {1}, seconds=1.0) as (fleet, _, _):
+        with pytest.raises(FleetError, match=r"1 of 3 machines were ready within 1\.0s"):
+            assert not [news async for news in fleet.arrivals()]
 
 
 @pytest.mark.parametrize("after", [0, 2])

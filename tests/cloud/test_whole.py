@@ -99,6 +99,62 @@ def test_a_run_on_machines_that_it_launches_behind_a_relay(
     assert seen["rules"] == {("-1", None, None, True), ("tcp", 22, "10.213.0.0/16", False)}
 
 
+BOOTS = """
+from fanout import scenario
+
+@scenario
+async def tested(fleet):
+    done = await fleet.run("echo {address}")
+    assert sorted(m.address for one in done for m in one.machines) == sorted(m.address for m in fleet)
+    fleet.report(f"all {len(fleet)} are here")
+"""
+
+
+def connected(hosts: LabMachines, number: int) -> list[str]:
+    """The agents' logins on machine 1, 2, 3 ..."""
+    host = list(hosts.hosts.values())[number - 1]
+    return [text for text in hosts.lab.processes(host).values() if "sshd: ubuntu" in text]
+
+
+def test_a_relay_has_its_first_child_while_another_machine_boots(
+    hosts: LabMachines, account: Cloud, tmp_path: Path
+) -> None:
+    hosts.held = {1, 4}
+    path = tmp_path / "tested.py"
+    path.write_text(BOOTS)
+    root = fanout("run", str(path), "--run-dir", str(tmp_path / "run"), "--fleet", FLEET, "-n", "4", "--relays", "1")
+    try:
+        # A machine that boots is no relay, although it is the first: its subtree would wait for it.
+        wait(lambda: len(hosts.hosts) == 4 and connected(hosts, 2) and connected(hosts, 3), "the relay has no child")
+        assert root.poll() is None and not connected(hosts, 1) and not connected(hosts, 4)
+        hosts.power_on(4)
+        hosts.power_on(1)
+        said, _ = root.communicate(timeout=TIMEOUT)
+    finally:
+        root.kill()
+        root.wait()
+    assert root.returncode == 0, said
+    assert "machines are ready: they are connected while the others boot" in said and "all 4 are here" in said
+    assert "launched 4, terminated 4" in said and "1 relay, depth 2" in said and "at most" in said
+    assert account.left() == []
+
+
+def test_a_run_that_is_interrupted_while_machines_boot_ends_them_all(
+    hosts: LabMachines, account: Cloud, tmp_path: Path
+) -> None:
+    hosts.held = {3}
+    root = fanout(*scenario(tmp_path, 0), "-n", "3", "--relays", "1", "--keep", "10m")
+    try:
+        wait(lambda: len(hosts.hosts) == 3 and connected(hosts, 2), "the relay has no child")
+        root.send_signal(signal.SIGINT)
+        said, _ = root.communicate(timeout=TIMEOUT)
+    finally:
+        root.kill()
+        root.wait()
+    assert root.returncode == 130 and "launched 3, terminated 3" in said, said
+    assert account.left() == []
+
+
 async def test_a_machine_with_another_host_key_is_refused_by_the_root_and_by_relays(
     hosts: LabMachines, account: Cloud
 ) -> None:
@@ -153,8 +209,12 @@ def test_without_the_root_machines_end_by_their_lease_and_at_the_latest_by_their
         assert done.returncode == 0, told
         return told
 
-    reap("--yes")
+    assert list(tmp_path.glob("fanout-aws-*/login")), "the killed root's throw-away key"
+    reap()
+    assert list(tmp_path.glob("fanout-aws-*")), "only shown"
+    assert "keys of 1 killed run removed" in reap("--yes")
     assert len(account.left()) == 1, "its time is not over"
+    assert not list(tmp_path.glob("fanout-aws-*"))
     account.tagged(lambda name, value: "2020-01-01T00:00:00Z" if name == "fanout:expires" else value)
     assert "1 security group" in reap("--yes")
     assert account.left() == []

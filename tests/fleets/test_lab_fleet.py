@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fanout.errors import FleetError, UsageError
+from fanout.errors import FanoutError, FleetError, UsageError
 from fanout.fleets.base import Request
 from fanout.fleets.lab import Lab, LabFleet, isolated
 from tests.sshd import need_isolation, need_sshd
@@ -75,6 +75,26 @@ async def test_a_lab_that_is_up_is_used_and_stays(kind: str) -> None:
             await fleet.provision(request(3), lambda *_: None)
 
 
+async def test_a_lab_that_is_not_up_is_an_error_and_is_made_only_where_that_is_said(kind: str) -> None:
+    typo = LabFleet("name=standin")
+    with pytest.raises(UsageError, match=r"no lab named standin .*lab up --name standin.*lab:new=standin"):
+        await typo.provision(request(1), lambda *_: None)
+    await typo.release()
+    assert "standin" not in Lab.names()
+    new = LabFleet("new=standin")
+    try:
+        await new.provision(request(1), lambda *_: None)
+        assert "standin" in Lab.names()
+        second = LabFleet("new=standin")
+        with pytest.raises(FanoutError, match="standin"):
+            await second.provision(request(1), lambda *_: None)
+        await second.release()
+        assert "standin" in Lab.names()
+    finally:
+        await new.release()
+    assert "standin" not in Lab.names()
+
+
 async def test_release_after_an_interrupted_provision_leaves_nothing(kind: str) -> None:
     before = Lab.names()
     fleet = LabFleet()
@@ -112,7 +132,8 @@ async def test_without_isolation_what_cannot_be_done_is_told_with_the_remedy(
 
 
 @pytest.mark.parametrize(
-    "spec", ["x", "x=1", "name=", "cpu=fast", "cpu=0", "cpu=nan", "rate=10", "name=a,name=b", "name=a b"]
+    "spec", ["x", "x=1", "name=", "cpu=fast", "cpu=0", "cpu=nan", "rate=10", "name=a,name=b", "name=a b",
+             "name=a,new=b", "name=a,rate=10mbit", "name=a,cpu=1", "new=a b"]
 )
 def test_a_bad_spec_is_a_usage_error(spec: str) -> None:
     with pytest.raises(UsageError):

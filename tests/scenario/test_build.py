@@ -354,6 +354,26 @@ async def test_a_build_that_fails_on_a_machine_says_why(
     assert words in result.reason and left(cache) == [] and list(cache.iterdir()) == []
 
 
+@pytest.mark.parametrize(("lost", "quorum", "builders"), [(1, 0.5, 2), (3, 0.2, 3), (1, 1.0, 1), (2, 0.7, 2)])
+async def test_where_the_building_machine_is_lost_the_next_one_builds_within_the_quorum_and_a_bound(
+    play: Play, tmp_path: Path, cache: Path, lost: int, quorum: float, builders: int
+) -> None:
+    command = f"[ $FANOUT_ID -ge {lost} ] || kill -9 $PPID; cp version out"
+    repository = repository_of(tmp_path)
+    path = playing.write(
+        tmp_path, 'assert (await fleet.run(["cat", fleet.build["out"]])).stdout == "two\\n"',
+        f'quorum={quorum}, build=git({str(repository)!r}, "side", {command!r}, "out", where="machine")')
+    result, seen = await playing.play(path, machines=4)
+    tried = [note.partition(" on ")[2].partition(":")[0] for note in seen.notes if command in note]
+    assert tried == [f"local-{i}" for i in range(builders)]
+    told = [note for note in seen.notes if "was lost while it built: the next machine builds" in note]
+    assert len(told) == builders - 1 and left(cache) == []
+    if builders > lost:
+        assert result.outcome == "passed", result.reason
+    else:
+        assert result.outcome == "failed" and f"local-{builders - 1}" in result.reason, result.reason
+
+
 async def test_a_branch_that_is_not_there_costs_no_machine(play: Play, tmp_path: Path) -> None:
     how = f'{str(repository_of(tmp_path))!r}, "nowhere", "true", "out", where="machine"'
     result, seen = await play_build(play, "pass", how)

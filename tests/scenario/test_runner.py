@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ import pytest
 
 from fanout import fleets
 from fanout.errors import FleetError, UsageError
-from fanout.fleets.base import Host
+from fanout.fleets.base import Arrivals, Host
 from fanout.fleets.local import LocalFleet
 from fanout.fleets.openssh import with_environment
 from fanout.root.observer import PHASES
 from fanout.scenario.runner import RunOptions, run
+from tests.root.trees import until
 from tests.scenario import play as playing
 from tests.scenario.conftest import Passes
 from tests.scenario.play import Play, Recorder
@@ -273,6 +274,80 @@ async def test_without_any_machine_there_is_no_fleet(play: Play, partly: type[Pa
     with pytest.raises(FleetError, match="has no machines"):
         await run(playing.write(tmp_path, "pass"), RunOptions(machines=3, fleet="partly"), [])
     assert partly.released == 2
+
+
+class Booting(LocalFleet):
+    """Local machines, of which all but the first boot while that one is being connected, and then arrive by `how`."""
+
+    released = 0
+
+    async def provision(self, request: Any, progress: Any) -> list[Host]:
+        assert request.heads == 1
+        hosts = await super().provision(request, progress)
+        self.booting = frozenset(range(1, len(hosts)))
+        return [replace(host, python=f"{sys.executable}-{i}" if i in self.booting else host.python)
+                for i, host in enumerate(hosts)]
+
+    async def arrivals(self) -> AsyncIterator[Arrivals]:
+        yield Arrivals([1])
+        raise FleetError("1 of 3 machines were ready within 1 s")
+
+    async def release(self) -> None:
+        type(self).released += 1
+
+
+@pytest.fixture
+def booting(monkeypatch: pytest.MonkeyPatch) -> type[Booting]:
+    monkeypatch.setitem(fleets.BUILT_IN, "booting", f"{__name__}:Booting")
+    monkeypatch.setattr(Booting, "released", 0)
+    return Booting
+
+
+async def test_machines_that_boot_while_others_are_connected_take_part_or_are_told_of(
+    booting: type[Booting], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen = Recorder()
+
+    async def arrive(self: Booting) -> AsyncIterator[Arrivals]:
+        await until(lambda: ("connect", 1, 3) in seen.phases)
+        yield Arrivals([], {2: "it has ended: taken back"})
+
+    monkeypatch.setattr(booting, "arrivals", arrive)
+    body = "assert [m.id for m in fleet] == [0]\nfleet.report('it ran')"
+    result, _ = await playing.play(playing.write(tmp_path, body, "quorum=0.3"), seen, fleet="booting")
+    assert result.outcome == "passed", result.reason
+    assert [(f.machine, f.outcome, f.reason) for f in result.failures] == [
+        ("local-1", "unreachable", "the fleet tells nothing of it any more"),
+        ("local-2", "unreachable", "it has ended: taken back")]
+    assert "1 of 3 machines are ready: they are connected while the others boot" in seen.notes
+    assert booting.released == 1
+
+
+async def test_a_fleet_that_says_that_too_few_come_ends_the_run(
+    booting: type[Booting], tmp_path: Path
+) -> None:
+    seen = Recorder()
+    with pytest.raises(FleetError, match="1 of 3 machines were ready"):
+        await run(playing.write(tmp_path, "fleet.report('it ran')"), RunOptions(machines=3, fleet="booting"), [seen])
+    assert booting.released == 1 and not seen.reports
+
+
+async def test_a_run_that_takes_too_long_while_machines_boot_says_so_and_releases_them(
+    play: Play, booting: type[Booting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[str] = []
+
+    async def arrive(self: Booting) -> AsyncIterator[Arrivals]:
+        try:
+            await asyncio.sleep(60)
+            yield Arrivals()
+        finally:
+            left.append("told no more")
+
+    monkeypatch.setattr(booting, "arrivals", arrive)
+    result, _ = await play("pass", fleet="booting", timeout=1.0)
+    assert result.outcome == "failed" and "still being connected, and 2 had not booted" in result.reason
+    assert left == ["told no more"] and booting.released == 1
 
 
 async def test_a_fleet_that_cannot_be_released_is_told_about(

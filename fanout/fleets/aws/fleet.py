@@ -8,10 +8,8 @@ however far `provision` came.  What a killed root cannot end ends by itself (`us
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,10 +24,13 @@ from fanout.fleets.aws.instances import Instance
 from fanout.fleets.aws.launch import Launcher, batches, placed
 from fanout.fleets.aws.spec import Spec, parse
 from fanout.fleets.aws.userdata import Prepared
-from fanout.fleets.base import Fleet, Host, Progress, Request, Say, Terms
+from fanout.fleets.base import Arrivals, Fleet, Host, Progress, Request, Say, Terms
+from fanout.fleets.keyfolder import KeyFolder, sweep
 from fanout.fleets.openssh import keypair
 
 DEFAULT_MACHINES = 5
+KEYS = "fanout-aws-"
+"""What the names of folders with a run's keys begin with, below $TMPDIR."""
 LAST_CALL = 45.0  # s for a launch that is under way to be answered
 
 
@@ -43,6 +44,7 @@ class _Offer:
     """The network that the root logs in from."""
     image: image.Image
     prices: dict[str, float]
+    """Type -> what an hour of it is expected to cost."""
     cost: str
     """What it comes to, in words."""
 
@@ -53,11 +55,12 @@ class AwsFleet(Fleet):
 
     def __init__(self, text: str = "") -> None:
         self.spec: Spec = parse(text)
-        self._keys: Path | None = None
+        self._keys: KeyFolder | None = None
         self._api: Api | None = None
         self._run = ""
         self._launcher: Launcher | None = None
         self._launching: asyncio.Future[None] | None = None
+        self._boot: Boot | None = None
         self._made = False
         """Something may be there that has to go."""
         self._expires = 0.0
@@ -66,12 +69,12 @@ class AwsFleet(Fleet):
 
     @property
     def relay_key(self) -> str | None:
-        return (self._keys / "login").read_text() if self._keys is not None else None
+        return (self._keys.path / "login").read_text() if self._keys is not None else None
 
     # Up.
 
     async def preview(self, request: Request) -> str | None:
-        offer = await self._offer(Api(self.spec.region, self.spec.profile), _machines(request))
+        offer = await self._offer(Api(self.spec.region, self.spec.profile), request)
         return f"{offer.cost}; the credentials, of {offer.owner}, have the rights"
 
     async def terms(self) -> Terms:
@@ -85,13 +88,13 @@ class AwsFleet(Fleet):
         machines = _machines(request)
         api = self._api = Api(self.spec.region, self.spec.profile)
         self._run = request.run
-        offer = await self._offer(api, machines)
+        offer = await self._offer(api, request)
         self.say(offer.cost)
         self._prices = offer.prices
-        self._keys = Path(tempfile.mkdtemp(prefix="fanout-aws-"))  # private
+        self._keys = KeyFolder(KEYS)
         for name in "login", "ca":
-            await asyncio.to_thread(keypair, self._keys / name)
-        expires = self._expires = time.time() + min(self.spec.ttl, request.ttl or self.spec.ttl)
+            await asyncio.to_thread(keypair, self._keys.path / name)
+        expires = self._expires = time.time() + self._ttl(request)
         marked = tags.tags(request.run, offer.owner, expires, self.spec.tags)
         self._made = True
         self.record({"region": api.region, "profile": self.spec.profile, "expires": tags.iso(expires)})
@@ -100,17 +103,29 @@ class AwsFleet(Fleet):
         )
         common = self._parameters(offer.image, marked)
         common["NetworkInterfaces"][0]["Groups"] = [group]
-        common["UserData"] = self._user_data(self._keys, expires)
+        common["UserData"] = self._user_data(self._keys.path, expires)
         launcher = self._launcher = Launcher(api, request.run, offer.subnets, common, self.say)
-        boot = Boot(self.spec, api, request.run, launcher, machines, self.say, progress)
+        boot = self._boot = Boot(self.spec, api, request.run, launcher, machines, self.say, progress)
         # A task of its own: what a call launches is to be known, also when nobody wants it any more.
         self._launching = asyncio.ensure_future(self._launch(machines))
         try:
-            return [self._host(*each) for each in await boot.living(self._launching)]
+            living = await boot.living(self._launching, request.heads)
+            self.booting = boot.booting if request.heads is not None else frozenset()
         finally:
-            await boot.stop()
+            if not self.booting:
+                await boot.stop()
+        return [self._host(*each) for each in living]
 
-    async def _offer(self, api: Api, machines: int) -> _Offer:
+    async def arrivals(self) -> AsyncIterator[Arrivals]:
+        assert self._boot is not None and self._launching is not None
+        async for news in self._boot.arrivals(self._launching):
+            yield news
+        await self._boot.stop()
+
+    def _ttl(self, request: Request) -> float:
+        return min(self.spec.ttl, request.ttl or self.spec.ttl)
+
+    async def _offer(self, api: Api, request: Request) -> _Offer:
         spec = self.spec
         owner = await credentials.identity(api)
         found, subnets = await asyncio.gather(
@@ -119,7 +134,10 @@ class AwsFleet(Fleet):
         public = spec.address == "public"
         cost = prices.beside(spec.disk or found.size, public)
         hourly = await prices.hourly(api, spec.all_types, spec.prices, cost)
-        text = self._affordable(machines, hourly)
+        text = self._affordable(request, hourly)
+        if spec.spot and (expected := await self._spot(api, subnets, cost)):
+            hourly |= expected
+            text += f"; about {prices.money(self._cost(request, hourly))} at the spot prices of now"
         kind = spec.types[0]
         marked = tags.tags("dry-run", owner, time.time(), spec.tags)
         dry = placed(self._parameters(found, marked), kind, subnets[0], 1, "fanout-dry-run")
@@ -127,18 +145,30 @@ class AwsFleet(Fleet):
         source = await network.root_address(spec.root_address, spec.checkip)
         return _Offer(owner, subnets, source, found, hourly, text)
 
-    def _affordable(self, machines: int, hourly: dict[str, float]) -> str:
+    async def _spot(self, api: Api, subnets: Sequence[network.Subnet], more: float) -> dict[str, float]:
+        """What spot machines cost now; nothing where that cannot be learned: the bound holds without it."""
+        try:
+            return await prices.spot(api, self.spec.all_types, {subnet.zone for subnet in subnets}, more)
+        except FleetError as error:
+            self.say(f"the spot prices of now are not known, those on demand are counted: {error}")
+            return {}
+
+    def _parts(self, request: Request, hourly: Mapping[str, float]) -> list[tuple[int, Sequence[str], float]]:
+        """(machines, their types, price an hour of the dearest) of what will be made."""
+        machines = _machines(request)
+        relays = min(self.spec.relays, machines)
+        parts = (machines - relays, self.spec.types), (relays, self.spec.relay_types)
+        return [(count, kinds, max(hourly[kind] for kind in kinds)) for count, kinds in parts if count]
+
+    def _cost(self, request: Request, hourly: Mapping[str, float]) -> float:
+        return sum(count * price for count, _, price in self._parts(request, hourly)) * self._ttl(request) / 3600
+
+    def _affordable(self, request: Request, hourly: Mapping[str, float]) -> str:
         """What it may come to; FleetError when that is more than max_cost."""
-        spec = self.spec
-        relays = min(spec.relays, machines)
-        parts, cost = [], 0.0
-        for count, kinds in ((machines - relays, spec.types), (relays, spec.relay_types)):
-            if count:
-                price = max(hourly[kind] for kind in kinds)  # whichever there is of
-                parts.append(f"{count} x {' or '.join(kinds)} x {prices.money(price)}/h")
-                cost += count * price
-        cost *= spec.ttl / 3600
-        text = f"{' + '.join(parts)} for at most {show(spec.ttl)} is at most {prices.money(cost)}"
+        spec, cost = self.spec, self._cost(request, hourly)
+        parts = [f"{count} x {' or '.join(kinds)} x {prices.money(price)}/h"
+                 for count, kinds, price in self._parts(request, hourly)]
+        text = f"{' + '.join(parts)} for at most {show(self._ttl(request))} is at most {prices.money(cost)}"
         if cost > spec.max_cost and not self.unlimited:
             raise FleetError(
                 f"{text}, more than max_cost, {prices.money(spec.max_cost)}: nothing was made\n"
@@ -198,8 +228,8 @@ class AwsFleet(Fleet):
             relay=relay,
             user=self.spec.user,
             port=22,
-            key=str(self._keys / "login"),
-            host_ca=_public(self._keys / "ca"),
+            key=str(self._keys.path / "login"),
+            host_ca=_public(self._keys.path / "ca"),
             python=self.spec.python,
         )
 
@@ -223,12 +253,14 @@ class AwsFleet(Fleet):
         if seconds > self.spec.idle:
             self.say(f"the machines stay for {show(self.spec.idle)}: a longer idle in the file makes it longer")
         self._made = False
+        await self._stop_watching()
         await self._forget_keys()
         return min(time.time() + self.spec.idle, self._expires)
 
     @classmethod
     async def reclaim(cls, run: str, made: Mapping[str, Any], say: Say) -> str:
         """Take back all that was made for the run; in words, what that was."""
+        sweep(KEYS)
         counted: list[int] = []
         api = Api(made["region"], made["profile"])
         await reap.empty(api, run, on_ended=lambda ended: counted.append(len(ended.every)))
@@ -243,7 +275,12 @@ class AwsFleet(Fleet):
         found = [one for one in await reap.holdings(Api(made["region"], made["profile"])) if one.run == run]
         return ", ".join(f"{len(one.machines)} machines and {len(one.groups)} security groups" for one in found)
 
+    async def _stop_watching(self) -> None:
+        if self._boot is not None:
+            await self._boot.stop()
+
     async def _end(self) -> None:
+        await self._stop_watching()
         if self._made:
             await self._empty()
             self._made = False
@@ -252,7 +289,7 @@ class AwsFleet(Fleet):
     async def _forget_keys(self) -> None:
         keys, self._keys = self._keys, None
         if keys is not None:
-            await asyncio.to_thread(shutil.rmtree, keys, ignore_errors=True)
+            keys.remove()
 
     async def _empty(self) -> None:
         api, launcher = self._api, self._launcher
@@ -276,7 +313,8 @@ class AwsFleet(Fleet):
                 price = self._prices.get(instance.kind, 0.0)
                 cost += prices.paid(now - instance.launched) * price / 3600
         gone = len(ended.every) - len(ended.left)
-        self.say(f"launched {len(ended.every)}, terminated {gone}; it cost {prices.money(cost)}")
+        about = "about " if self.spec.spot else ""
+        self.say(f"launched {len(ended.every)}, terminated {gone}; it cost {about}{prices.money(cost)}")
 
 
 def _machines(request: Request) -> int:

@@ -19,6 +19,8 @@ from fanout.fleets.aws.network import NOT_FOUND, Subnet
 
 BATCH = 100
 """Instances in a call: EC2 throttles calls and launched instances alike, and a large call fails as a whole."""
+BURSTABLE = ("t2", "t3", "t3a", "t4g")
+"""Families that save up idle time, and may be set to compute beyond it at a price that nobody has agreed to."""
 PATIENCE = 180.0  # s that a call is repeated while EC2 is busy or does not answer
 WAIT, WAIT_MOST = 2.0, 20.0  # s between repetitions, doubled each time and stretched by a random half
 ELSEWHERE = {
@@ -126,8 +128,11 @@ class Launcher:
 def placed(common: dict[str, Any], kind: str, subnet: Subnet, most: int, token: str) -> dict[str, Any]:
     """The parameters of one RunInstances."""
     interface = {**common["NetworkInterfaces"][0], "SubnetId": subnet.id}
+    # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/burstable-performance-instances-how-to.html
+    standard = {"CreditSpecification": {"CpuCredits": "standard"}} if kind.partition(".")[0] in BURSTABLE else {}
     return {
         **common,
+        **standard,
         "NetworkInterfaces": [interface],
         "InstanceType": kind,
         "MinCount": 1,

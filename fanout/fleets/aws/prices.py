@@ -1,7 +1,8 @@
 """What machines cost: an hour of each type, and what a run may come to and came to.
 
-A machine's price is that of its type on demand, with its root disk and its public address; spot machines cost less,
-and are counted as if they did not.  Traffic is not counted.  US dollars throughout.
+A machine's price is that of its type on demand, with its root disk and its public address.  That bounds the price of a
+spot machine too, as no higher one is bid; what such a machine may be expected to cost is asked for beside it.  Traffic
+is not counted.  US dollars throughout.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,20 @@ async def hourly(api: Api, types: Sequence[str], given: Mapping[str, float], mor
             price = await _ask(api, kind)
             await asyncio.to_thread(cache.put, kind, price)
         found[kind] = price + more
+    return found
+
+
+async def spot(api: Api, types: Sequence[str], zones: Collection[str], more: float) -> dict[str, float]:
+    """Type -> price of a spot machine of it now, where it is dearest of these zones, `more` included.
+
+    Types that AWS names no such price of are left out.
+    """
+    found: dict[str, float] = {}
+    now = {"StartTime": datetime.now(UTC), "ProductDescriptions": ["Linux/UNIX"], "InstanceTypes": list(types)}
+    async for told in api.each("ec2", "describe_spot_price_history", "SpotPriceHistory", **now):
+        if told["AvailabilityZone"] in zones:
+            kind = told["InstanceType"]
+            found[kind] = max(found.get(kind, 0.0), float(told["SpotPrice"]) + more)
     return found
 
 

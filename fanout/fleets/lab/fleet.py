@@ -1,8 +1,9 @@
 """The fleet `lab`: a lab made for one run, or one that is already up.
 
-`--fleet lab`, or `--fleet lab:name=big,rate=100mbit,cpu=0.5,python=/usr/bin/python3.8`, where
+`--fleet lab`, `--fleet lab:name=big`, or `--fleet lab:new=big,rate=100mbit,cpu=0.5,python=/usr/bin/python3.8`, where
 
-- `name`: the lab of that name (`fanout lab up`) is used, and stays; without one, a lab of that name is made;
+- `name`: the lab of that name (`fanout lab up`) is used, and stays; it is an error if there is none;
+- `new`: the lab that is made has this name; it is an error if there is one;
 - `rate`: the speed of each host's link, each way (`100mbit`); only for a lab made here;
 - `cpu`: how many cores each host may use (`0.5`); only for a lab made here;
 - `python`: the interpreter on the hosts (`python3`).
@@ -24,7 +25,7 @@ from fanout.fleets.lab.switch import shape
 from fanout.fleets.options import parse
 
 DEFAULT_MACHINES = 5
-OPTIONS = ("name", "rate", "cpu", "python")
+OPTIONS = ("name", "new", "rate", "cpu", "python")
 
 
 class LabFleet(Fleet):
@@ -33,25 +34,29 @@ class LabFleet(Fleet):
 
     def __init__(self, spec: str = "") -> None:
         options = parse(filter(None, spec.split(",")), OPTIONS, f"lab:{spec}")
-        self._lab_name = options.get("name")
+        self._existing = options.get("name")
+        self._new = options.get("new")
         self._rate = options.get("rate")
         self._cpu = _cores(options["cpu"]) if "cpu" in options else None
         self._python = options.get("python", "python3")
         shape(self._rate)
-        if self._lab_name is not None:
-            state.check_name(self._lab_name)
+        for name in filter(None, (self._existing, self._new)):
+            state.check_name(name)
+        if self._existing is not None and (made := ", ".join(f"{one}=" for one in OPTIONS[1:4] if one in options)):
+            raise UsageError(f"--fleet lab:{spec}: {made} is for a lab that is made, and name= for one that is up: "
+                             "leave one of them out")
         self._making: asyncio.Future[Lab] | None = None
         self.lab: Lab | None = None
         """The lab that the run is on, from `provision` to `release`."""
 
     async def provision(self, request: Request, progress: Progress) -> list[Host]:
         wanted = roles.total(request.machines, request.roles, default=0) or None
-        if self._lab_name is not None and self._lab_name in await asyncio.to_thread(Lab.names):
-            self.lab = await asyncio.to_thread(self._existing, wanted)
+        if self._existing is not None:
+            self.lab = await asyncio.to_thread(_open, self._existing, wanted)
         else:
             loop = asyncio.get_running_loop()
             machines = wanted or DEFAULT_MACHINES
-            name = self._lab_name or state.free_name()
+            name = self._new or state.free_name()
             self.record({"lab": name, "state": str(state.root())})
 
             def ready(count: int) -> None:
@@ -117,20 +122,23 @@ class LabFleet(Fleet):
         """What the lab in use cannot do, for the user to read; empty when its hosts are isolated."""
         return self.lab.limits if self.lab is not None else ""
 
-    def _existing(self, machines: int | None) -> Lab:
-        lab = Lab.open(self._lab_name or "")
-        if self._rate is not None or self._cpu is not None:
-            raise UsageError(f"rate= and cpu= are for a new lab, and {lab.name} is up: leave them out")
-        if not lab.hosts:
-            raise FleetError(f"the lab {lab.name} was never finished: fanout lab down {lab.name}")
-        if machines is not None and machines > len(lab.hosts):
-            raise FleetError(
-                f"the lab {lab.name} has only {len(lab.hosts)} hosts of {machines}: make a larger one"
-            )
-        return lab
-
     def _make(self, name: str, run: str, machines: int, ready: Callable[[int], None]) -> Lab:
         return Lab.up(machines, name=name, owner=run, rate=self._rate, cpu=self._cpu, ready=ready)
+
+
+def _open(name: str, machines: int | None) -> Lab:
+    """A lab that is up, and has so many machines."""
+    if name not in Lab.names():
+        there = ", ".join(Lab.names()) or "none at all"
+        raise UsageError(
+            f"there is no lab named {name} (there is {there}): make it by fanout lab up --name {name}, or have it made "
+            f"for this run by --fleet lab:new={name}")
+    lab = Lab.open(name)
+    if not lab.hosts:
+        raise FleetError(f"the lab {lab.name} was never finished: fanout lab down {lab.name}")
+    if machines is not None and machines > len(lab.hosts):
+        raise FleetError(f"the lab {lab.name} has only {len(lab.hosts)} hosts of {machines}: make a larger one")
+    return lab
 
 
 def _left_by(run: str, made: Mapping[str, Any]) -> Lab | None:

@@ -528,3 +528,30 @@ def test_a_wide_node_asks_only_those_links_that_have_something_to_do(monkeypatch
     assert asked.count(busy) >= 50
     for link in net.root.node.children.values():  # one ping, its answer, and the delay in between
         assert link is busy or asked.count(link) < 12
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_children_that_boot_come_one_by_one_and_answer_whatever_comes_of_their_first_relay(seed: int) -> None:
+    """As the root has it done: each machine by a CONNECT of its own, when it is ready."""
+    net = Network(seed)
+    net.build([None, None, 0, 1])
+    late = list(range(4, 12))
+    net.random.shuffle(late)
+    lost = net.random.randrange(len(late))
+    for count, machine in enumerate(late):
+        if count == lost:
+            below = net.up & ~0b1011
+            net.cut(0)
+            assert net.run(until=lambda: net.down & 1, within=10)
+            assert not net.up & 1 and net.up & 0b1010 == 0b1010 and not net.up & net.down
+            for orphan in machineset.members(net.down & below):  # what was below it is attached elsewhere
+                part = machineset.pack(machineset.single(orphan))
+                net.call(frames.CONNECT, 0b10, {"children": [{"id": orphan, "subtree": part}]})
+        relay = machine % 2 if count < lost else 1
+        net.call(frames.CONNECT, 1 << relay, {"children": [{"id": machine}]})
+        net.run(within=net.random.random() / 10)
+    everyone = (1 << 12) - 2
+    assert net.run(until=lambda: net.up == everyone, within=10)
+    call = net.call(frames.RUN, everyone, "uptime")
+    assert net.run(until=lambda: net.settled(call), within=10)
+    assert net.answered(call) == everyone and net.lost(call) == 0
