@@ -73,10 +73,11 @@ async def test_a_machine_that_lies_about_its_id_is_refused_and_named(tmp_path: P
 
 async def test_a_program_that_calls_after_its_run_ended_hears_so(tmp_path: Path) -> None:
     async with session(local(1), [None], folder=str(tmp_path)) as up:
-        out = outputs(await run(up, up.up, shell='echo "$FANOUT_FOLDER"; cat "$(command -v fanout)"; '
-                                                 'cp -r "$FANOUT_FOLDER/library.zip" "$FANOUT_FOLDER/../kept"'))[0].decode()
+        shell = 'cd "$FANOUT_FOLDER"; pwd; cat "$(command -v fanout)"; cp library.zip ../kept'
+        out = outputs(await run(up, up.up, shell=shell))[0].decode()
         folder, _, script = out.partition("\n")
-    command = script.splitlines()[1].replace(folder + "/library.zip", str(tmp_path / "kept")).replace('"$@"', "report late")
+    kept = str(tmp_path / "kept")
+    command = script.splitlines()[1].replace(folder + "/library.zip", kept).replace('"$@"', "report late")
     done = await asyncio.to_thread(
         subprocess.run, ["sh", "-c", command], env={"FANOUT_FOLDER": folder, "PATH": "/bin:/usr/bin"}, check=False,
         capture_output=True, text=True, timeout=20)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -223,3 +224,13 @@ async def test_what_fails_in_who_takes_a_record_is_not_blamed_on_the_machine_and
     assert taken == ["two"]
     assert [str(error) for error in raised] == ["a mistake of the user's"]
     assert up.problems == []
+
+
+async def test_a_machine_that_is_wanted_anew_before_its_dial_began_is_dialled_once() -> None:
+    troubles: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: troubles.append(context))
+    async with session(local(11, python="/no/such/python3"), [None] * 11) as up:
+        for machine in (*range(11), 0):  # at one go: no dial has begun, and 0 is behind those that wait for room now
+            up.connect_one(machine, 5.0)
+        await until(lambda: not up.links._waiting)
+        assert troubles == []
