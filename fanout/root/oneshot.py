@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fanout.agent.core.dialer import Dialer
-from fanout.agent.core.preamble import OUT, Preamble, killing, wrapped
+from fanout.agent.core.preamble import ERR, KILLING_BESIDE, OUT, Preamble, announced
 from fanout.fleets.base import Host
 from fanout.root.outcomes import Outcome
 from fanout.root.settings import Settings
 from fanout.root.ssh_options import Shared
 from fanout.root.transport import SSHConnection, Unreached, open_ssh
 
-STDERR = 2
 FOREVER = float("inf")
 ATTEMPT = 10.0  # s for one attempt to connect: an sshd that is full may take a connection and say nothing
 KILLING = 5.0  # s that killing what runs on a machine may take
@@ -165,7 +164,7 @@ class _Machine:
         try:
             async with asyncio.timeout(left):
                 self._connection = await open_ssh(
-                    owner.hosts[self.number], wrapped(owner.job.command, owner.token), owner.settings, self,
+                    owner.hosts[self.number], announced(owner.job.command, owner.token), owner.settings, self,
                     owner.shared, self._complained)
         except TimeoutError:
             failure = Unreached(Outcome.UNREACHABLE, f"it does not answer within {owner.job.connect_timeout:g} s"
@@ -201,22 +200,22 @@ class _Machine:
             return
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._began_there.wait(), PREAMBLE)
-        if self._preamble.group is not None:
-            await connection.ask(killing(self._preamble.group), KILLING)
+        if self._preamble.began:
+            await connection.ask(KILLING_BESIDE, KILLING)
         await connection.close(0.2)
 
     # What the connection says.
 
     def received(self, data: bytes) -> None:
         data = self._preamble.feed(data)
-        if self._preamble.group is not None:
+        if self._preamble.began:
             self._began_there.set()
         if data and not self._over:
             self.owner.watcher.output(self.number, OUT, data)
 
     def _complained(self, data: bytes) -> None:
         if not self._over:
-            self.owner.watcher.output(self.number, STDERR, data)
+            self.owner.watcher.output(self.number, ERR, data)
 
     def writable_again(self) -> None: ...
 

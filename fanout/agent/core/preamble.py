@@ -1,8 +1,9 @@
 """Knowing that a command began on a machine, and how to kill it there: one line before its output.  Pure.
 
 `ssh` ends with 255 for its own failures and for a command's 255 alike, and sshd kills nothing when a connection
-ends.  So the command is preceded by one that prints a random token and the shell's process group.  It is written to
-mean the same in any shell that people log in with; where it cannot run (a forced command), output passes as it is.
+ends.  So the command is preceded by one that prints a random token and, where another connection is to kill it, the
+shell's process group.  It is written to mean the same in any shell that people log in with; where it cannot run (a
+forced command), output passes as it is, and nothing is killed: that would start the forced one again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,13 @@ HELD_MOST = 4 << 10  # bytes of what a shell prints at login that are searched f
 
 
 def wrapped(command: str, token: str) -> str:
+    """It tells the process group, for `killing`."""
     return "sh -c 'echo %s $PPID'; %s" % (token, command)
+
+
+def announced(command: str, token: str) -> str:
+    """It only tells that it began, which starts no process: for `KILLING_BESIDE`."""
+    return "echo %s -; %s" % (token, command)
 
 
 def killing(group: int) -> str:
@@ -20,12 +27,25 @@ def killing(group: int) -> str:
     return "sh -c 'kill -s TERM -- -%d && sleep 0.3; kill -s KILL -- -%d' 2>/dev/null" % (group, group)
 
 
+KILLING_BESIDE = (
+    "sh -c 'over() { read -r line < $1 || line=; set -- ${line##*) }; over=$2; }; over /proc/$PPID/stat; sshd=$over; "
+    "for stat in /proc/[0-9]*/stat; do over $stat; pid=${stat#/proc/}; pid=${pid%/stat}; "
+    '[ "$over" != "$sshd" ] || [ $pid = $PPID ] || groups="$groups -$pid"; done; '
+    "[ -z \"$groups\" ] || { kill -s TERM -- $groups && sleep 0.3; kill -s KILL -- $groups; }' 2>/dev/null; true"
+)
+"""The same for what else was started over the same connection: sshd's other children, each the leader of its group.
+
+With a command behind it no login shell gives its place to this `sh`, whose parent's parent is sshd so.
+"""
+
+
 class Preamble:
     """Takes the line out of standard output; other bytes are kept exactly."""
 
     def __init__(self, token: str) -> None:
+        self.began = False
         self.group: int | None = None
-        """The process group of the command; None: the line has not come."""
+        """The process group of the command; None: the line has not come, or did not tell."""
         self._token = token.encode() + b" "
         self._held = b""
         self._over = False
@@ -38,6 +58,7 @@ class Preamble:
         at = self._held.find(self._token)
         end = self._held.find(b"\n", at) if at >= 0 else -1
         if end >= 0:
+            self.began = True
             number = self._held[at + len(self._token) : end].strip()
             if number.isdigit() and int(number) > 1:
                 self.group = int(number)

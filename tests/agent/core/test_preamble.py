@@ -1,11 +1,15 @@
 """The line that tells a command has begun is taken out of its output, whatever comes before, after and in pieces."""
 
+import os
+import shutil
 import subprocess
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.agent.core.preamble import HELD_MOST, Preamble, wrapped
+from fanout.agent.core.preamble import HELD_MOST, KILLING_BESIDE, Preamble, announced, wrapped
 
 TOKEN = "0123abcd"
 
@@ -24,8 +28,24 @@ def test_without_it_output_passes_as_it_is() -> None:
     assert preamble.feed(long) == long and preamble.feed(b"y") == b"y" and preamble.group is None
 
 
-def test_shells_name_the_group_that_their_command_runs_in() -> None:
-    for shell in ("sh", "bash"):
-        done = subprocess.run([shell, "-c", wrapped("echo mine $$", TOKEN)], capture_output=True, timeout=10)
+SHELLS = [shell for shell in ("sh", "bash", "dash", "zsh", "ksh", "fish", "tcsh") if shutil.which(shell)]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_shells_tell_that_their_command_began_and_in_which_group(shell: str, tmp_path: Path) -> None:
+    pid = "echo mine $fish_pid" if shell == "fish" else "echo mine $$"
+    for prefixed in (wrapped, announced):
+        done = subprocess.run([shell, "-c", prefixed(pid, TOKEN)], capture_output=True, timeout=10,
+                              env={**os.environ, "HOME": str(tmp_path)})  # fmt: skip
         preamble = Preamble(TOKEN)
-        assert preamble.feed(done.stdout) == b"mine %d\n" % (preamble.group or 0)
+        rest = preamble.feed(done.stdout)
+        assert preamble.began and rest.startswith(b"mine ") and not done.stderr
+        assert preamble.group is None if prefixed is announced else rest == b"mine %d\n" % (preamble.group or 0)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_else_the_same_parent_started_is_killed_from_any_shell(shell: str, tmp_path: Path) -> None:
+    stubborn = 'setsid sh -c "trap : TERM; while :; do sleep 0.05; done"'
+    beside = f'setsid sleep 7171 & {stubborn} & sleep 0.1; "$0" -c "$1"; wait'
+    subprocess.run(["sh", "-c", beside, shell, KILLING_BESIDE], timeout=10, check=True, start_new_session=True,
+                   env={**os.environ, "HOME": str(tmp_path)})  # fmt: skip
