@@ -7,10 +7,10 @@ are refused, and links that lead out, though the root has made them all.
 from __future__ import annotations
 
 import os
-import shutil
 import time
 
 from .core.blocks import ENTRY, FILE, FOLDER, LINK
+from .ending import remove
 
 
 def leads_out(name: bytes, link: bytes) -> bool:
@@ -135,7 +135,7 @@ class Unpacker:
                 os.rename(old, self.to)
             raise
         if old:
-            shutil.rmtree(old, ignore_errors=True)
+            remove(old)
 
     def abort(self) -> None:
         if self._fd >= 0:
@@ -145,7 +145,7 @@ class Unpacker:
 
     def _remove(self, path: str) -> None:
         if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path, ignore_errors=True)
+            remove(path)
         else:
             try:
                 os.unlink(path)

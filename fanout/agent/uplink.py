@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .main import Agent
 
-READ_SIZE = 64 << 10
+READ_SIZE = 256 << 10  # bytes: what has gathered while the machine was busy is taken in one turn
 LAST_WORDS = 2.0  # s that the last bytes may take
 
 

@@ -16,9 +16,13 @@ whole is that of the checks in order, and does not depend on what was compressed
 from __future__ import annotations
 
 import zlib
-from hashlib import sha256
 from struct import Struct
 from struct import error as struct_error
+
+try:
+    from _hashlib import openssl_sha256 as sha256  # what hashlib gives, without the start of all it has
+except ImportError:
+    from hashlib import sha256
 
 BLOCK = 60 << 10  # bytes; with its head less than a frame of bulk may have, and a multiple of a page
 ZEROS = bytes(BLOCK)
