@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 READ_SIZE = 64 << 10
 STDERR_MOST = 4 << 10
+ALIVE = 3  # s between signs of life of a connection that asks why an agent is silent; three go without an answer
+FRESH = 0.4  # s that a look at all connections is good for: a relay has many
 CLOSING = 2.0  # s that an ssh gets to end by itself once its input is closed
 
 
@@ -238,6 +240,8 @@ class Children:
         self._specs: dict[int, tuple[dict[str, Any], int]] = {}
         self._deadlines: dict[int, float] = {}
         self.ssh = SSHCommand(agent.folder)
+        self._standing: tuple[float, dict[str, int]] = 0.0, {}
+        """TCP connections, and when they were looked at."""
         self._dialer = Dialer(16, agent.random)
         self._redial: Timer | None = None
         self._closing = False
@@ -266,7 +270,10 @@ class Children:
             return False
         from . import silence
 
-        return bool(connection.spec.get("local")) or silence.acknowledges(connection.pid)
+        now = time.monotonic()
+        if now - self._standing[0] > FRESH:
+            self._standing = now, silence.standing()
+        return bool(connection.spec.get("local")) or silence.acknowledges(connection.pid, self._standing[1])
 
     def starved(self, machine: int, pid: int) -> bool:
         """For the node: the child's agent waits for its turn; also while that is not known yet."""
@@ -275,11 +282,10 @@ class Children:
         connection = self.connections.get(machine)
         if connection is None:
             return False
-        if connection.spec.get("local"):
-            return silence.starved_here(pid)
         probe = connection.probe
         if probe is None:
-            argv = self.ssh.argv(connection.spec, silence.asking(pid))
+            command, spec = silence.asking(pid), connection.spec
+            argv = ["sh", "-c", command] if spec.get("local") else self.ssh.argv(spec, command, ALIVE)
             probe = connection.probe = silence.Probe(self.agent, argv)
         if probe.over:
             connection.probe = None

@@ -7,124 +7,67 @@ The kernel there acknowledges what comes without waiting for any program, and th
 from __future__ import annotations
 
 import os
-import time
 
 from . import launch
-from .core.diagnose import wants_to_run
-from .loop import READ, read
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from .main import Agent
 
 ESTABLISHED = "01"
 STATE, RETRANSMITTED, INODE = 3, 6, 9
 """Columns of /proc/net/tcp."""
-FRESH = 0.4  # s that they are good for
-ANSWER = 4 << 10  # bytes that are read at once: more than the line has
-PROBING = 10.0  # s for an answer; the child's patience ends first
 
 
-_table: tuple[float, dict[str, int]] = (0.0, {})
+def standing() -> dict[str, int]:
+    """By inode, of each TCP connection that stands: how often what was sent last had to be sent again.
 
-
-def acknowledges(pid: int) -> bool:
-    """This process has a TCP connection, on which nothing had to be sent again.  False where nobody knows."""
-    try:
-        own = _sockets(pid)
-        again = [times for inode, times in _connections().items() if inode in own]
-    except (OSError, ValueError, IndexError):
-        return False
-    return bool(again) and not any(again)
-
-
-def _connections() -> dict[str, int]:
-    """By inode, how often what was sent last had to be sent again.  Read once for many: a relay has long tables."""
-    global _table
-    now = time.monotonic()
-    if now - _table[0] > FRESH:
-        found: dict[str, int] = {}
-        for name in ("tcp", "tcp6"):
-            with open("/proc/self/net/%s" % name) as file:
-                lines = [line.split() for line in file]
-            stand = (words for words in lines if words[STATE] == ESTABLISHED)
-            found.update((words[INODE], int(words[RETRANSMITTED], 16)) for words in stand)
-        _table = (now, found)
-    return _table[1]
-
-
-def _sockets(pid: int) -> set[str]:
-    """The inodes of its sockets."""
-    found = set()
-    folder = "/proc/%d/fd" % pid
-    for fd in os.listdir(folder):
+    Empty where nobody knows.
+    """
+    found = {}
+    for name in ("tcp", "tcp6"):
         try:
-            to = os.readlink(os.path.join(folder, fd))
-        except OSError:  # closed since
-            continue
-        if to.startswith("socket:["):
-            found.add(to[8:-1])
+            with open("/proc/self/net/%s" % name) as file:
+                rows = [line.split() for line in file]
+            found.update({row[INODE]: int(row[RETRANSMITTED], 16) for row in rows if row[STATE] == ESTABLISHED})
+        except (OSError, ValueError, IndexError):
+            pass
     return found
 
 
-def asking(pid: int) -> str:
-    """The command that tells what a process on another machine waits for."""
-    return "cat /proc/%d/stat" % pid
-
-
-def starved_here(pid: int) -> bool:
-    """A process of this machine waits for a CPU, or for a disk."""
+def acknowledges(pid: int, connections: dict[str, int]) -> bool:
+    """One of these is the process's, and nothing on it had to be sent again."""
+    folder = "/proc/%d/fd" % pid
+    again = []
     try:
-        with open("/proc/%d/stat" % pid) as file:
-            return wants_to_run(file.read())
-    except (OSError, ValueError):
-        return False
+        for fd in os.listdir(folder):
+            inode = os.readlink(os.path.join(folder, fd))[8:-1]  # socket:[INODE]
+            again += [connections[inode]] if inode in connections else []
+    except OSError:  # the process is gone, or closes something
+        pass
+    return bool(again) and not any(again)
+
+
+def asking(pid: int) -> str:
+    """The command that succeeds where a process runs, or waits for a CPU or a disk."""
+    return "grep -q '^State:.[RD]' /proc/%d/status" % pid
 
 
 class Probe:
-    """The same of a process of another machine, by a connection of its own."""
+    """Asks it of a machine, by a connection of its own."""
 
-    def __init__(self, agent: Any, argv: list[str]) -> None:
-        self.over = False
-        self._agent = agent
-        self._said = b""
+    def __init__(self, agent: Agent, argv: list[str]) -> None:
+        """`argv`: ends by itself in bounded time."""
+        self.starved = self.over = False
         null = os.open(os.devnull, os.O_RDWR)
-        self._fd, out = os.pipe()
-        os.set_blocking(self._fd, False)
         try:
-            self._pid = launch.start(argv, agent.own_environment, None, null, out, null)
+            pid = launch.start(argv, agent.own_environment, None, null, null, null)
         except OSError:
-            os.close(self._fd)
             self.over = True
             return
         finally:
             os.close(null)
-            os.close(out)
-        agent.pids[self._pid] = self
-        agent.loop.watch(self._fd, READ, self._readable)
-        self._timer = agent.loop.after(PROBING, self._give_up)
+        agent.pids[pid] = self
 
-    @property
-    def starved(self) -> bool:
-        """To be asked once it is over."""
-        return wants_to_run(self._said.decode("utf-8", "replace"))
-
-    def _readable(self, _: int) -> None:
-        data = read(self._fd, ANSWER)
-        if data is not None:
-            self._said = (self._said + data)[-ANSWER:]
-            if not data:
-                self._agent.loop.forget(self._fd)
-
-    def _give_up(self) -> None:
-        try:
-            os.kill(self._pid, 9)
-        except OSError:
-            pass
-
-    def exited(self, _: int) -> None:
-        self._readable(0)
-        self._agent.loop.forget(self._fd)
-        os.close(self._fd)
-        self._timer.cancel()
-        self.over = True
+    def exited(self, status: int) -> None:
+        self.starved, self.over = status == 0, True

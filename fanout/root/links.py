@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from fanout.agent.core import frames, machineset
 from fanout.agent.core.bootstrap import Bootstrap, opening, stub
-from fanout.agent.core.diagnose import FAILED, NO_PYTHON, remote, wants_to_run
+from fanout.agent.core.diagnose import FAILED, NO_PYTHON, remote
 from fanout.agent.core.diagnose import ssh as diagnose_ssh
 from fanout.agent.core.dialer import Dialer
 from fanout.agent.core.link import OPEN, Link
-from fanout.agent.silence import PROBING, asking, starved_here
+from fanout.agent.silence import asking
 from fanout.fleets.base import Host
 from fanout.root.known_hosts import of_user
 from fanout.root.ssh_options import Shared
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 WRITE_SIZE = 64 << 10
 SOON = 0.5  # s for a connection to end where nothing is there that could still tidy up
+PROBING = 10.0  # s to ask a machine why its agent is silent
 ATTEMPT = 15.0  # s for one attempt to connect: machines that are off must not hold up those behind them
 
 
@@ -37,7 +38,7 @@ class _Peer:
         self.deadline = deadline
         self.connection: Connection | None = None
         self.bootstrap: Bootstrap | None = Bootstrap()
-        self.probe: asyncio.Task[str] | None = None
+        self.probe: asyncio.Task[bool] | None = None
         """Asks the machine why its agent is silent."""
 
     def received(self, data: bytes) -> None:
@@ -154,15 +155,13 @@ class Links:
         peer = self.peers.get(machine)
         if peer is None or peer.connection is None:
             return False
-        if self.session.machines[machine].host.local:
-            return starved_here(pid)
         probe = peer.probe
         if probe is None:
-            probe = peer.probe = asyncio.get_running_loop().create_task(peer.connection.ask(asking(pid), PROBING))
+            probe = peer.probe = asyncio.get_running_loop().create_task(peer.connection.also(asking(pid), PROBING))
         if not probe.done():
             return True
         peer.probe = None
-        return wants_to_run(probe.result())
+        return probe.result()
 
     # Connecting.
 

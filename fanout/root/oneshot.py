@@ -201,7 +201,7 @@ class _Machine:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._began_there.wait(), PREAMBLE)
         if self._preamble.began:
-            await connection.ask(KILLING_BESIDE, KILLING)
+            await connection.also(KILLING_BESIDE, KILLING)
         await connection.close(0.2)
 
     # What the connection says.

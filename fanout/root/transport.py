@@ -64,8 +64,8 @@ class Connection(Protocol):
     def acknowledges(self) -> bool:
         """The other machine is known to take what it is sent, whatever its programs do."""
 
-    async def ask(self, command: str, wait: float) -> str:
-        """What another command there prints within `wait` seconds; nothing, where it cannot."""
+    async def also(self, command: str, wait: float) -> bool:
+        """Run another command there: whether it succeeds within `wait` seconds."""
 
     async def close(self, wait: float = CLOSING) -> None:
         """End it; the other side gets `wait` seconds to do so itself.  Bounded in time, idempotent."""
@@ -162,8 +162,13 @@ class LocalConnection:
     def acknowledges(self) -> bool:
         return self._process.poll() is None
 
-    async def ask(self, command: str, wait: float) -> str:
-        return ""  # what there is to know of this machine can be had without it
+    async def also(self, command: str, wait: float) -> bool:
+        process = await asyncio.create_subprocess_exec("sh", "-c", command, stdin=subprocess.DEVNULL)
+        try:
+            return await asyncio.wait_for(process.wait(), wait) == 0
+        except TimeoutError:
+            process.kill()
+            return False
 
     async def close(self, wait: float = CLOSING) -> None:
         if self._process.stdin is not None and not self._process.stdin.closed:
@@ -203,14 +208,13 @@ class SSHConnection:
         with contextlib.suppress(OSError):
             self._channel.write_eof()
 
-    async def ask(self, command: str, wait: float) -> str:
-        """What another command on the same connection prints within `wait` seconds; nothing, where it cannot."""
+    async def also(self, command: str, wait: float) -> bool:
         import asyncssh
 
         with contextlib.suppress(TimeoutError, OSError, asyncssh.Error):
             async with asyncio.timeout(wait):
-                return str((await self._connection.run(command, stdin=asyncssh.DEVNULL)).stdout)
-        return ""
+                return (await self._connection.run(command, stdin=asyncssh.DEVNULL)).exit_status == 0
+        return False
 
     def acknowledges(self) -> bool:
         sock = self._connection.get_extra_info("socket")

@@ -53,8 +53,3 @@ def remote(code: int, stderr: str, python: str) -> tuple[str, str, bool]:
     if "MemoryError" in stderr or "Cannot allocate" in stderr or "Resource temporarily" in stderr:
         return FAILED, "it has no memory or processes left (%s)" % last, False
     return FAILED, "the agent did not start: exit %d (%s)" % (code, last), False
-
-
-def wants_to_run(stat: str) -> bool:
-    """Whether a process waits for a CPU, or for a disk: by its line in proc(5), /proc/PID/stat."""
-    return stat.rpartition(")")[2].split()[:1] in (["R"], ["D"])

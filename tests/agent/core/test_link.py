@@ -49,8 +49,8 @@ def acknowledge(parent: Link, child: Link, now: float) -> None:
     for cls in range(3):
         for number in range(parent.receiver(cls).acked + 1, parent._received[cls] + 1):
             parent.receiver(cls).settle(number)
-    parent.tick(now, 0, None, lambda: False)
-    parent.tick(now + ACK_DELAY, 0, None, lambda: False)
+    parent.tick(now, 0, None, bool)
+    parent.tick(now + ACK_DELAY, 0, None, bool)
     carry(parent, child, now + ACK_DELAY)
 
 
@@ -259,7 +259,7 @@ def test_the_window_of_logs_and_files_follows_what_the_way_carries(
             if frame[0] == frames.BULK:
                 parent.receiver(frames.BULK).settle(frame[2])
                 came += len(frame[4]) * (now > 6.0)
-        parent.tick(now, 0, None)
+        parent.tick(now, 0, None, bool)
     assert child._senders[frames.BULK].window in range(WINDOW[frames.BULK], grant + 1)
     assert came / 6.0 > least
     assert waits < max(trip, 2 * WINDOW[frames.BULK] / rate)
@@ -270,14 +270,14 @@ def test_acknowledgements_wait_a_little_and_are_told_once() -> None:
     child.send_up(frames.CONTROL, frames.EVENTS, b"event", [])
     carry(child, parent, 100.0)
     parent.receiver(frames.CONTROL).settle(1)
-    parent.tick(100.0, 0, None, lambda: False)
+    parent.tick(100.0, 0, None, bool)
     assert not parent.pull(1)
     due = parent.timeout()
     assert due == 100.0 + ACK_DELAY
-    parent.tick(due, 0, None, lambda: False)
+    parent.tick(due, 0, None, bool)
     carry(parent, child, due)
     assert not child.undelivered()
-    parent.tick(due + 0.1, 0, None, lambda: False)
+    parent.tick(due + 0.1, 0, None, bool)
     assert not parent.pull(1)
 
 
@@ -288,7 +288,7 @@ def test_nothing_is_told_before_it_is_settled() -> None:
     carry(child, parent, 100.0)
     parent.receiver(frames.CONTROL).settle(2)
     for i in range(4):
-        parent.tick(100.0 + i * 0.4, 0, None, lambda: False)
+        parent.tick(100.0 + i * 0.4, 0, None, bool)
     carry(parent, child, 101.2)
     assert [body for _, _, body, _ in child.undelivered()] == [b"one", b"two"]
 
@@ -319,7 +319,7 @@ def beat(parent: Link, child: Link, seconds: float, now: float = 100.0) -> float
         now = due
         if now > end:
             return end
-        assert parent.tick(now, 0, 0.0, lambda: False) is None
+        assert parent.tick(now, 0, 0.0, bool) is None
         carry(parent, child, now)
         carry(child, parent, now)
 
@@ -340,7 +340,7 @@ def test_a_silent_child_is_given_up_within_six_seconds() -> None:
         assert due is not None
         now = due
         assert now < 109.0 + 7.5
-        reason = parent.tick(now, 0, None, lambda: False)
+        reason = parent.tick(now, 0, None, bool)
     assert now > 108.0 + SILENCE
     assert "no sign of life" in reason
 
@@ -368,7 +368,7 @@ def test_time_in_which_we_did_not_run_is_not_silence() -> None:
     parent, child = ends()
     now = beat(parent, child, 9.0)
     parent.timeout()
-    assert parent.tick(now + 3600, 0, None, lambda: False) is None
+    assert parent.tick(now + 3600, 0, None, bool) is None
     assert parent.state != CLOSED
 
 
@@ -381,7 +381,7 @@ def test_after_a_pause_of_ours_a_dead_child_is_noticed_as_fast_as_ever(heard_fir
         child.send(frames.CONTROL, frames.PONG, 0, b"", codec.pack([now, now]))
         carry(child, parent, now)
     woke = now
-    while parent.tick(now, 0, None, lambda: False) is None:
+    while parent.tick(now, 0, None, bool) is None:
         due = parent.timeout()
         assert due is not None
         now = due
@@ -393,10 +393,10 @@ def test_the_first_pings_come_at_once_and_the_clock_is_told_as_soon_as_it_is_kno
     parent.state = child.state = OPEN
     told, now = [], 100.0
     while now < 101.0:
-        parent.tick(now, 0, 3.0, lambda: False)
+        parent.tick(now, 0, 3.0, bool)
         told += [(now, codec.unpack(frame[4])[2]) for frame in carry(parent, child, now - 7.0)]
         carry(child, parent, now)
-        parent.tick(now, 0, 3.0, lambda: False)  # as a loop does after any input
+        parent.tick(now, 0, 3.0, bool)  # as a loop does after any input
         told += [(now, codec.unpack(frame[4])[2]) for frame in carry(parent, child, now - 7.0)]
         carry(child, parent, now)
         now = parent.timeout() or 0.0
@@ -422,7 +422,7 @@ def test_the_clock_is_known_after_two_heartbeats() -> None:
     told = []
     for i in range(4):
         now = 100.0 + i * HEARTBEAT
-        parent.tick(now, 0, 3.0, lambda: False)
+        parent.tick(now, 0, 3.0, bool)
         told += [codec.unpack(frame[4])[2] for frame in carry(parent, child, now + skew + 0.01)]
         carry(child, parent, now + 0.02)
     assert parent.offset == pytest.approx(skew)
@@ -448,12 +448,12 @@ def test_a_new_link_says_nothing_and_wants_nothing() -> None:
 
 def test_time_that_a_node_spends_on_its_own_work_is_no_silence_of_a_child() -> None:
     parent, _ = ends(100.0)
-    assert parent.tick(100.1, 0, None, lambda: False) is None
-    assert parent.tick(108.0, 0, None, lambda: False) is None  # the same turn goes on: nothing was read in between
+    assert parent.tick(100.1, 0, None, bool) is None
+    assert parent.tick(108.0, 0, None, bool) is None  # the same turn goes on: nothing was read in between
     for _ in range(5):
         due = parent.timeout()
         assert due is not None
-        said = parent.tick(due, 0, None, lambda: False)
+        said = parent.tick(due, 0, None, bool)
         if said is not None:
             break
     assert said is not None and "no sign of life" in said
