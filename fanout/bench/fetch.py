@@ -47,7 +47,7 @@ def measure_fetch(size: Size) -> list[Figure]:
         async with place.session(LEAVES + 1, 1) as session:
             await connected(session)
             small = SMALL * size.megabytes
-            leaves = session.up & ~machineset.of(session.relays)
+            leaves = session.up & ~session.topology.relays
             one = machineset.single(machineset.first(leaves))
             await run(session, leaves, argv=["sh", "-c", f"head -c {size.megabytes << 20} /dev/urandom > noise"])
             await run(session, one, argv=["sh", "-c", f"mkdir many && cd many && seq {small} | split -l 1 -a 4"])
