@@ -20,9 +20,10 @@ from fanout.root.links import Links
 from fanout.root.machine import Machine
 from fanout.root.measured import Measured
 from fanout.root.outcomes import Outcome, Report
+from fanout.root.outstanding import Outstanding
 from fanout.root.payload import payload
 from fanout.root.records import Records
-from fanout.root.recovery import Outstanding, Recovery
+from fanout.root.recovery import Recovery
 from fanout.root.settings import Settings
 from fanout.root.shipping import Shipping
 from fanout.root.sync import Sync
