@@ -29,7 +29,7 @@ from fanout.root.shipping import Shipping
 from fanout.root.sync import Sync
 from fanout.root.topology import Topology
 
-_PARTS = {frames.FETCH: "fetch", frames.SHIP: "files", frames.REMOTE: "remote"}
+_PARTS = {frames.EACH: "each", frames.FETCH: "fetch", frames.SHIP: "files", frames.REMOTE: "remote"}
 """The part of the agent that a kind of command needs: every machine gets it before the first of them."""
 
 DESCRIBED = 5  # machines named one by one in an error
