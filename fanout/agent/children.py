@@ -279,7 +279,7 @@ class Children:
             return silence.starved_here(pid)
         probe = connection.probe
         if probe is None:
-            argv = self.ssh.argv(connection.spec, silence.asking(pid))
+            argv = self.ssh.argv(connection.spec, diagnose.asking(pid))
             probe = connection.probe = silence.Probe(self.agent, argv)
         if probe.over:
             connection.probe = None

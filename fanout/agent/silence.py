@@ -67,11 +67,6 @@ def _sockets(pid: int) -> set[str]:
     return found
 
 
-def asking(pid: int) -> str:
-    """The command that tells what a process on another machine waits for."""
-    return "cat /proc/%d/stat" % pid
-
-
 def starved_here(pid: int) -> bool:
     """A process of this machine waits for a CPU, or for a disk."""
     try:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from fanout.agent.core import frames, machineset
 from fanout.agent.core.bootstrap import Bootstrap, opening, stub
-from fanout.agent.core.diagnose import FAILED, NO_PYTHON, remote, wants_to_run
+from fanout.agent.core.diagnose import FAILED, NO_PYTHON, asking, remote, wants_to_run
 from fanout.agent.core.diagnose import ssh as diagnose_ssh
 from fanout.agent.core.dialer import Dialer
 from fanout.agent.core.link import OPEN, Link
-from fanout.agent.silence import PROBING, asking, starved_here
+from fanout.agent.silence import PROBING, starved_here
 from fanout.fleets.base import Host
 from fanout.root.known_hosts import of_user
 from fanout.root.ssh_options import Shared

@@ -55,6 +55,11 @@ def remote(code: int, stderr: str, python: str) -> tuple[str, str, bool]:
     return FAILED, "the agent did not start: exit %d (%s)" % (code, last), False
 
 
+def asking(pid: int) -> str:
+    """The command that tells what a process on another machine waits for."""
+    return "cat /proc/%d/stat" % pid
+
+
 def wants_to_run(stat: str) -> bool:
     """Whether a process waits for a CPU, or for a disk: by its line in proc(5), /proc/PID/stat."""
     return stat.rpartition(")")[2].split()[:1] in (["R"], ["D"])
