@@ -7,7 +7,6 @@ lives below this package too.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from fanout.errors import FanoutError, FleetError, ScenarioFailure, Timeout, UsageError
-    from fanout.root.observer import Observer
     from fanout.root.outcomes import Outcome, Report, RunOutcome, RunResult
     from fanout.scenario.build import git
     from fanout.scenario.builder import BuildFailed
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from fanout.scenario.fleet import Fleet
     from fanout.scenario.group import Group, Machine
     from fanout.scenario.matches import Matches
+    from fanout.scenario.observer import Observer
     from fanout.scenario.processes import Process, Processes
     from fanout.scenario.results import Result, Results
     from fanout.scenario.runner import RunOptions, run
@@ -70,7 +70,7 @@ __all__ = [
 
 _MODULES = {
     "errors": ("FanoutError", "FleetError", "ScenarioFailure", "Timeout", "UsageError"),
-    "root.observer": ("Observer",),
+    "scenario.observer": ("Observer",),
     "root.outcomes": ("Outcome", "Report", "RunOutcome", "RunResult"),
     "scenario.build": ("git",),
     "scenario.builder": ("BuildFailed",),

@@ -5,13 +5,23 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from fanout.fleets.lab.isolated import why_not
 from fanout.fleets.openssh import LoopbackSshd
 
-__all__ = ["LoopbackSshd", "missing", "need_isolation", "need_sshd"]
+__all__ = ["LoopbackSshd", "home_of", "missing", "need_isolation", "need_sshd"]
+
+
+def home_of(folder: Path, sshd: LoopbackSshd) -> Path:
+    """Make the folder the home of somebody who knows the hosts n1 to n3; returns the hosts file that names them."""
+    (folder / ".ssh").mkdir()
+    (folder / ".ssh/known_hosts").write_text(sshd.known_hosts)
+    hosts = folder / "hosts"
+    hosts.write_text(f"{sshd.user}@127.1.0.[1-3]:{sshd.port} key={sshd.key} name=n[1-3]\n")
+    return hosts
 
 
 def missing(what: str) -> None:

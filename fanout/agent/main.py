@@ -322,9 +322,8 @@ class Agent:
             from .core.bootstrap import Payload
 
             mine = self._payload
-            source = mine.source or body.get("source", b"")
             codes = {mine.magic: mine.compile_all()}
-            self.children = Children(self, Payload(mine.build, body["stage0"], source, codes))
+            self.children = Children(self, Payload(mine.build, body["stage0"], mine.source, codes))
             self.node.acknowledges, self.node.starved = self.children.acknowledges, self.children.starved
         try:
             self.children.connect(call, body)

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from .main import Agent
 
 MODULES = (
-    "fanout.__init__", "fanout.agent.__init__", "fanout.agent.client", "fanout.agent.helper", "fanout.agent.member",
+    "fanout.__init__", "fanout.agent.__init__", "fanout.agent.client", "fanout.agent.helper",
     "fanout.agent.core.__init__", "fanout.agent.core.codec", "fanout.agent.core.limits",
     "msgpack.__init__", "msgpack.exceptions", "msgpack.ext", "msgpack.fallback",
 )  # fmt: skip
+MEMBER = "fanout.agent.member"  # travels before the first member function, when programs may be using the others
 
 SCRIPT = """\
 #!/bin/sh
@@ -34,14 +35,22 @@ class Toolbox:
     def __init__(self, agent: Agent, payload: Any) -> None:
         """OSError when it cannot be written."""
         self.agent = agent
-        self.library = os.path.join(agent.folder, "library.zip")
-        _write(self.library, archive({
-            name.replace(".", "/") + ".pyc": payload.pyc_header + payload.marshalled(name) for name in MODULES}), 0o600)
+        self._payload = payload
+        self._members = ""
+        """What member functions import from, once there was one."""
+        library = self._library("library.zip", MODULES)
         folder = os.path.join(agent.folder, "bin")
         os.mkdir(folder, 0o700)
-        _write(os.path.join(folder, "fanout"), (SCRIPT % (sys.executable, self.library)).encode(), 0o700)
+        _write(os.path.join(folder, "fanout"), (SCRIPT % (sys.executable, library)).encode(), 0o700)
         agent.environment["PATH"] = folder + os.pathsep + agent.environment.get("PATH", os.defpath)
         self.service = Service(agent)
+
+    def _library(self, name: str, modules: tuple[str, ...]) -> str:
+        """The path of a file that these can be imported from."""
+        path, payload = os.path.join(self.agent.folder, name), self._payload
+        _write(path, archive({
+            name.replace(".", "/") + ".pyc": payload.pyc_header + payload.marshalled(name) for name in modules}), 0o600)
+        return path
 
     def member_spec(self, body: dict[str, Any]) -> dict[str, Any]:
         """The launch of a member function; its files are written the first time they come."""
@@ -62,7 +71,9 @@ class Toolbox:
         task = {name: body[name] for name in ("module", "function", "args", "kwargs", "origin")}
         task["folder"] = folder
         task["public"] = body.get("public") or []
-        code = 'import sys; sys.path.insert(0, "%s"); from fanout.agent.member import main; main()' % self.library
+        if not self._members:
+            self._members = self._library("members.zip", MODULES + (MEMBER,))
+        code = 'import sys; sys.path.insert(0, "%s"); from fanout.agent.member import main; main()' % self._members
         return {"argv": [sys.executable, "-c", code], "stdin": codec.pack(task), "timeout": body.get("timeout"),
                 "env": dict(body.get("env") or {}, PYTHONDONTWRITEBYTECODE="1"), "cwd": body.get("cwd"),
                 "capture": 64 << 10}

@@ -84,6 +84,12 @@ async def run(session: Session, machines: int, **spec: Any) -> Call:
     return call
 
 
+async def agents_peak(session: Session) -> float:
+    """MB that the largest agent has had at most."""
+    call = await run(session, session.up, argv=["sh", "-c", "exec grep VmHWM /proc/$PPID/status"])
+    return max(int(answer[2].split()[1]) for _, answer in call.groups(tree.DONE)) / 1024
+
+
 def memory_peak() -> float:
     """MB that this process has had at most."""
     for line in Path("/proc/self/status").read_text().splitlines():

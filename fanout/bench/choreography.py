@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from fanout.agent.core import frames, machineset
 from fanout.agent.core import node as tree
@@ -53,6 +55,21 @@ async def latencies(session: Session, name: str) -> list[float]:
     """For each round the ms from the last arrival to the last release: these machines share one clock."""
     return [(max(went for _, went in pairs) - max(came for came, _ in pairs)) * 1e3
             for pairs in await barriers(session, name, ROUNDS)]
+
+
+async def beside(session: Session, what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> list[Figure]:
+    """Barriers while nothing else is done, and while this is, which goes on until it is cancelled."""
+    await latencies(session, "warm")
+    idle = median(await latencies(session, "idle"))
+    going = asyncio.ensure_future(work())
+    try:
+        busy = median(await latencies(session, "busy"))
+        if going.done():
+            going.result()
+    finally:
+        going.cancel()
+    return [Figure("barrier over all, idle, median", idle, "ms"),
+            Figure(f"barrier over all, {what}, median", busy, "ms", 3 * idle, idle, "idle")]
 
 
 def measure_barrier(size: Size) -> list[Figure]:

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 from fanout.agent.core.node import DONE
-from fanout.bench.bed import bed, connected, memory_peak, run, settled
-from fanout.bench.choreography import latencies
-from fanout.bench.figure import Figure, Size, median
+from fanout.bench.bed import agents_peak, bed, connected, memory_peak, run, settled
+from fanout.bench.choreography import beside
+from fanout.bench.figure import Figure, Size
 from fanout.root.session import Session
 from fanout.root.shipping import Source
 
@@ -41,12 +41,6 @@ async def _ship(session: Session, source: Source, to: str, cache: bool) -> float
     return time.monotonic() - began
 
 
-async def _peaks(session: Session) -> float:
-    """MB of the largest agent at most."""
-    call = await run(session, session.up, argv=["sh", "-c", "exec grep VmHWM /proc/$PPID/status"])
-    return max(int(answer[2].split()[1]) for _, answer in call.groups(DONE)) / 1024
-
-
 def measure_copy(size: Size) -> list[Figure]:
     """The machines share one disk, so the first ship is without their caches; the second is with what they keep."""
 
@@ -62,7 +56,7 @@ def measure_copy(size: Size) -> list[Figure]:
             sent = session.shipping.sent
             await _ship(session, source, to, True)
             again = await _ship(session, source, to, True)
-            agents = await _peaks(session)
+            agents = await agents_peak(session)
         source.close()
         total = size.megabytes * (size.machines // 2)
         return [
@@ -95,21 +89,9 @@ def measure_copy_barrier(size: Size) -> list[Figure]:
 
         async with place.session(size.machines // 2, max(1, size.relays // 2)) as session:
             await connected(session)
-            await latencies(session, "warm")
-            idle = await latencies(session, "idle")
-            shipping = asyncio.ensure_future(ship_on(session))
-            try:
-                busy = await latencies(session, "busy")
-                if shipping.done():
-                    shipping.result()
-            finally:
-                shipping.cancel()
+            figures = await beside(session, "while files are shipped", lambda: ship_on(session))
         source.close()
-        return [
-            Figure("barrier over all, idle, median", median(idle), "ms"),
-            Figure("barrier over all, while files are shipped, median", median(busy), "ms", 3 * median(idle),
-                   median(idle), "idle"),
-        ]
+        return figures
 
     with bed() as place, tempfile.TemporaryDirectory(prefix="fanout-bench-") as folder:
         return asyncio.run(both(folder))

@@ -8,10 +8,9 @@ import time
 from pathlib import Path
 
 from fanout.agent.core import machineset
-from fanout.agent.core.node import DONE
-from fanout.bench.bed import PATIENCE, bed, connected, memory_peak, run
-from fanout.bench.choreography import latencies
-from fanout.bench.figure import Figure, Size, median
+from fanout.bench.bed import PATIENCE, agents_peak, bed, connected, memory_peak, run
+from fanout.bench.choreography import beside
+from fanout.bench.figure import Figure, Size
 from fanout.root.fetching import Fetch
 from fanout.root.session import Session
 
@@ -47,7 +46,7 @@ def measure_fetch(size: Size) -> list[Figure]:
         async with place.session(LEAVES + 1, 1) as session:
             await connected(session)
             small = SMALL * size.megabytes
-            leaves = session.up & ~machineset.of(session.relays)
+            leaves = session.up & ~session.topology.relays
             one = machineset.single(machineset.first(leaves))
             await run(session, leaves, argv=["sh", "-c", f"head -c {size.megabytes << 20} /dev/urandom > noise"])
             await run(session, one, argv=["sh", "-c", f"mkdir many && cd many && seq {small} | split -l 1 -a 4"])
@@ -56,17 +55,8 @@ def measure_fetch(size: Size) -> list[Figure]:
             noise, noise_cpu, _ = await _fetch(session, folder / "noise", leaves, "noise")
             text, text_cpu, wire = await _fetch(session, folder / "text", leaves, "text")
             many, many_cpu, _ = await _fetch(session, folder / "many", one, "many")
-            await latencies(session, "warm")
-            idle = await latencies(session, "idle")
-            flow = asyncio.ensure_future(_flow(session, folder / "again", leaves))
-            try:
-                busy = await latencies(session, "busy")
-                if flow.done():
-                    flow.result()
-            finally:
-                flow.cancel()
-            call = await run(session, session.up, argv=["sh", "-c", "grep VmHWM /proc/$PPID/status"])
-            agents = max(int(answer[2].split()[1]) for _, answer in call.groups(DONE)) / 1024
+            barriers = await beside(session, "while files come", lambda: _flow(session, folder / "again", leaves))
+            agents = await agents_peak(session)
         return [
             Figure("files up through a relay, noise", total / noise, "MB/s"),
             Figure("root CPU for each 100 MB of noise", noise_cpu / total * 100, "s"),
@@ -75,9 +65,7 @@ def measure_fetch(size: Size) -> list[Figure]:
             Figure("text on the wire, of its size", wire / total, ""),
             Figure(f"{small} small files of one machine", many, "s"),
             Figure("root CPU for them", many_cpu, "s"),
-            Figure("barrier over all, idle, median", median(idle), "ms"),
-            Figure("barrier over all, while files come, median", median(busy), "ms", 3 * median(idle), median(idle),
-                   "idle"),
+            *barriers,
             Figure("memory of an agent at most", agents, "MB", 24.0),
             Figure("memory of the root at most", memory_peak(), "MB"),
         ]

@@ -365,7 +365,7 @@ class Grove:
             specs.append(spec)
         known = "".join(f"{_address(child)} ssh-ed25519 {'A' * 68}\n" for child, _ in children)
         self.call(frames.CONNECT, machineset.single(relay), {
-            "children": specs, "stage0": payload().stage0, "source": b"", "seconds": 60.0,
+            "children": specs, "stage0": payload().stage0, "seconds": 60.0,
             "handshakes": HANDSHAKES, "ssh": {"known_hosts": known, "key": "k" * 400}})
 
     def _subtree(self, machine: int) -> int:

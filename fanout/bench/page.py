@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from fanout.bench.contest import ONE, Contest, Row
 from fanout.bench.plot import STYLE, Chart, Line, Point
 from fanout.bench.shapes import FLAT
+from fanout.report.text import size
 
 Show = Callable[[float], str]
 
@@ -16,13 +17,6 @@ def seconds(value: float) -> str:
     if value >= 100:
         return f"{value:.0f} s"
     return f"{value:.3g} s" if value >= 1 else f"{value * 1000:.3g} ms"
-
-
-def size(value: float) -> str:
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= factor:
-            return f"{value / factor:.3g} {unit}"
-    return f"{value:.0f} B"
 
 
 def rate(value: float) -> str:

@@ -21,8 +21,9 @@ from typing import Any
 
 from fanout.bench.bed import memory_now
 from fanout.bench.grove import COARSE, Grove
-from fanout.bench.page import count, seconds, size
+from fanout.bench.page import count, seconds
 from fanout.bench.plot import Chart, Line, Point
+from fanout.report.text import size
 from fanout.root.model import DEFAULT, INTRODUCED, predict
 from fanout.root.planner import plan
 

@@ -116,5 +116,4 @@ def measure_trip(size: Size) -> list[Figure]:
 
 
 def _deepest(session: Session) -> int:
-    relays = set(session.parents)
-    return next(i for i in range(len(session.parents)) if i not in relays)
+    return machineset.first(session.up & ~session.topology.relays)

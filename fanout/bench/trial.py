@@ -149,14 +149,7 @@ async def _commands(session: Session, found: dict[str, float]) -> None:
 
 async def _trips(session: Session, found: dict[str, float]) -> None:
     """A command on the deepest machine, and on the relay at its top: what lies between is hops."""
-    ways: list[list[int]] = []
-    for machine in range(len(session.parents)):
-        way, at = [machine], session.parents[machine]
-        while at is not None:
-            way.append(at)
-            at = session.parents[at]
-        ways.append(way)
-    deepest = max(ways, key=len)
+    deepest = max((list(session.topology.way(machine)) for machine in range(len(session.machines))), key=len)
     times = []
     for machine in (deepest[0], deepest[-1]):
         taken = []

@@ -76,7 +76,7 @@ class Fetching(Transfer):
     async def _move(self, session: Session) -> None:
         from fanout.agent.core import machineset
         from fanout.root.fetching import Fetch
-        from fanout.root.safe_names import SafeNames
+        from fanout.scenario.safe_names import SafeNames
 
         names = SafeNames()
         fetch = self._fetch = Fetch(

@@ -137,7 +137,7 @@ def afterwards(
 def followed(wanted: Wanted, tail: int) -> Iterator[Line] | None:
     """Lines as they come, until the run ends; None when it does not go on any more."""
     from fanout.report.folder import LIVE
-    from fanout.root.sockets import connect
+    from fanout.scenario.sockets import connect
 
     try:
         socket = connect(wanted.folder / LIVE)

@@ -22,8 +22,8 @@ from fanout.report.keep import login
 from fanout.report.screen import Line, Row, Screen
 from fanout.report.text import clean, cut, lines, plural, size
 from fanout.root.holdings import Holdings
-from fanout.root.observer import PHASES, Observer
 from fanout.root.outcomes import Failure, Report, RunOutcome, RunResult
+from fanout.scenario.observer import PHASES, Observer
 
 COLOURS = tuple(f"color({n})" for n in (33, 35, 166, 97, 37, 133, 64, 168, 68, 136, 71, 172))
 """Of the 256-colour cube, legible on dark and on light; a machine keeps its colour by its id."""

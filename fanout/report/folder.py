@@ -36,9 +36,9 @@ from typing import Any, BinaryIO, Self
 from fanout.errors import FanoutError, UsageError
 from fanout.report.keep import write_login
 from fanout.root.holdings import Holdings
-from fanout.root.observer import Observer
 from fanout.root.outcomes import Report, RunResult
-from fanout.root.safe_names import SafeNames
+from fanout.scenario.observer import Observer
+from fanout.scenario.safe_names import SafeNames
 from fanout.version import __version__
 
 MACHINES, LOCK, REPORTS = "machines.json", "lock", "reports.jsonl"

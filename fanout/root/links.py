@@ -101,12 +101,12 @@ class Links:
             name = f"fanout-{session.settings.run}-{machine}"
             spec["attach"] = f"{session.settings.folder}/{name}" if session.settings.folder else name
             spec["subtree"] = machineset.pack(subtree)
-            spec["past"] = machineset.pack(session.behind[machine])
+            spec["past"] = machineset.pack(session.topology.behind[machine])
             spec["identity"]["sweep"] = True
             spec["identity"]["replaces"] = bool(session.joined >> machine & 1)
         return spec
 
-    def connect_body(self, specs: list[dict[str, Any]], seconds: float, new_relay: bool) -> dict[str, Any]:
+    def connect_body(self, specs: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
         """CONNECT: what a relay needs to reach these children."""
         session, known = self.session, []
         settings = session.settings
@@ -115,7 +115,6 @@ class Links:
         return {
             "children": specs,
             "stage0": session.payload.stage0,
-            "source": session.payload.source if new_relay else b"",
             "seconds": seconds,
             "handshakes": settings.handshakes,
             "ssh": self.ssh(known),

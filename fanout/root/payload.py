@@ -29,6 +29,7 @@ from fanout.errors import FanoutError
 MSGPACK = ("__init__", "exceptions", "fallback")
 SKIP = ("stage0", "extension")
 PARTS = {
+    "each": ("member",),
     "fetch": ("collecting", "core.parcels", "fetching", "following", "streams"),
     "files": ("blobs", "core.blocks", "core.feed", "shipping", "unpack"),
     "remote": ("core.preamble", "remote"),

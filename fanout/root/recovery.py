@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from fanout.agent.core import frames, machineset
+from fanout.agent.core import machineset
 from fanout.root.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ FINAL = (Outcome.AUTH_FAILED, Outcome.HOST_KEY, Outcome.NO_PYTHON)
 class Recovery:
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.calls: dict[int, int] = {}
-        """Machine -> the call under which it was last connected; what comes under another is out of date."""
         self._answers: dict[int, asyncio.Future[tuple[str, Any]]] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._since: dict[int, float] = {}
@@ -39,7 +37,7 @@ class Recovery:
         now = self.session.now()
         for machine in machineset.members(machines):
             self._since.setdefault(machine, now)
-            parent = self.session.parents[machine]
+            parent = self.session.topology.parents[machine]
             if parent is None or not machines >> parent & 1:
                 self._start(machine, reason)
 
@@ -83,30 +81,26 @@ class Recovery:
         """The relay cannot be reached at once: its children do not wait for it, nor those that it was to connect."""
         session = self.session
         reason = f"its relay {session.machines[relay].name} cannot be reached: {why}"
-        for child, parent in enumerate(session.parents):
-            if parent == relay and not (session.up | session.booting) >> child & 1 and child not in session.down:
-                session.detached |= machineset.single(child)
-                self._start(child, reason)
+        children = session.topology.children(relay) & ~(session.up | session.booting | machineset.of(session.down))
+        session.detached |= children
+        for child in machineset.members(children):
+            self._start(child, reason)
 
     def _parents(self, machine: int) -> list[int | None]:
         """Where to attach it: where it was, then sibling relays with room (the emptiest first), then the root."""
-        session = self.session
-        old = session.parents[machine]
-        found: list[int | None] = [old] if old is None or session.up >> old & 1 else []
+        up, topology = self.session.up, self.session.topology
+        old = topology.parents[machine]
+        found: list[int | None] = [old] if old is None or up >> old & 1 else []
         if old is not None:
-            children: dict[int | None, int] = {}
-            for parent in session.parents:
-                children[parent] = children.get(parent, 0) + 1
-            below = session.subtree(machine)
-            relays = [r for r in session.relays if r != old and session.up >> r & 1 and not below >> r & 1]
-            room = [r for r in relays if children.get(r, 0) < session.width]
-            found += sorted(room, key=lambda r: children.get(r, 0))[:2]
+            others = topology.relays & up & ~machineset.single(old) & ~topology.subtree(machine)
+            children = {relay: machineset.count(topology.children(relay)) for relay in machineset.members(others)}
+            found += sorted((r for r in children if children[r] < topology.width), key=children.__getitem__)[:2]
         return found if None in found else [*found, None]
 
     async def _attach(self, machine: int, parent: int | None, seconds: float) -> tuple[str, Any]:
         """One attempt; ("up", None), or ("down", (outcome, reason))."""
         session = self.session
-        session.move(machine, parent)
+        session.topology.move(machine, parent)
         answer: asyncio.Future[tuple[str, Any]] = asyncio.get_running_loop().create_future()
         self._answers[machine] = answer
         session.connect_one(machine, seconds)
@@ -138,7 +132,7 @@ class Recovery:
 
     def refused(self, number: int, reason: str) -> None:
         """A relay could not do what this call asked of it, so nobody was connected under it."""
-        for machine, call in self.calls.items():
+        for machine, call in self.session.topology.calls.items():
             if call == number:
                 self.failed(machine, Outcome.UNREACHABLE, f"its relay refused: {reason}")
 
@@ -151,57 +145,3 @@ class Recovery:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-class Outstanding:
-    """Commands that not every target has answered: what a machine may have missed is sent again from here."""
-
-    MOST = 64 << 20  # bytes kept; beyond that the oldest are forgotten, and who may have missed them is told of it
-
-    def __init__(self) -> None:
-        self.forgotten: dict[int, int] = {}
-        """Number -> targets that had not answered it."""
-        self._commands: dict[int, tuple[int, int, bytes]] = {}
-        self._bytes = 0
-
-    def add(self, number: int, kind: int, targets: int, body: bytes) -> None:
-        self._commands[number] = (kind, targets, body)
-        self._bytes += len(body)
-        while self._bytes > self.MOST and len(self._commands) > 1:
-            oldest = next(iter(self._commands))
-            self.forgotten[oldest] = self._commands[oldest][1]
-            self._remove(oldest)
-
-    def answered(self, number: int, machines: int) -> None:
-        """These have it."""
-        entry = self._commands.get(number)
-        if entry is not None:
-            kind, targets, body = entry
-            targets &= ~machines
-            if targets:
-                self._commands[number] = (kind, targets, body)
-            else:
-                self._remove(number)
-        elif self.forgotten.get(number, 0) & ~machines:
-            self.forgotten[number] &= ~machines
-        else:
-            self.forgotten.pop(number, None)
-
-    def unsure(self, machines: int) -> list[int]:
-        """The commands that these have not answered, and that cannot be sent again."""
-        return [number for number, targets in self.forgotten.items() if targets & machines]
-
-    def _remove(self, number: int) -> None:
-        self._bytes -= len(self._commands.pop(number)[2])
-
-    def after(self, number: int, machines: int) -> list[tuple[int, int, int, bytes]]:
-        """(number, kind, targets, body) of what these may have missed, in order; what they have they pass over.
-
-        `number` is the last that the topmost had.  Those below it may lack earlier ones, but not the NETWORK, which
-        is large, and which came with their first commands.
-        """
-        return [
-            (n, kind, targets & machines, body)
-            for n, (kind, targets, body) in sorted(self._commands.items())
-            if targets & machines and kind != frames.CONNECT and (n > number or kind != frames.NETWORK)
-        ]

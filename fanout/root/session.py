@@ -20,20 +20,21 @@ from fanout.root.links import Links
 from fanout.root.machine import Machine
 from fanout.root.measured import Measured
 from fanout.root.outcomes import Outcome, Report
+from fanout.root.outstanding import Outstanding
 from fanout.root.payload import payload
 from fanout.root.records import Records
-from fanout.root.recovery import Outstanding, Recovery
+from fanout.root.recovery import Recovery
 from fanout.root.settings import Settings
 from fanout.root.shipping import Shipping
 from fanout.root.sync import Sync
+from fanout.root.topology import Topology
 
-_PARTS = {frames.FETCH: "fetch", frames.SHIP: "files", frames.REMOTE: "remote"}
+_PARTS = {frames.EACH: "each", frames.FETCH: "fetch", frames.SHIP: "files", frames.REMOTE: "remote"}
 """The part of the agent that a kind of command needs: every machine gets it before the first of them."""
 
 DESCRIBED = 5  # machines named one by one in an error
 PROBLEMS_MOST = 1000  # kept for the run's result
 DETACHED_MOST = 8.0  # s that the end of a run waits for machines whose link is lost
-ROOM = 64  # children that a relay may have when it takes in those of others
 MARGIN = 5.0  # s that a relay gets to tell which of its children did not come up in time
 
 
@@ -49,14 +50,13 @@ class Session:
         relay_key: str | None = None,
         booting: int = 0,
     ) -> None:
-        """`parents[i]` is the machine that machine i hangs under; None: the root itself.
+        """`parents`: see `Topology`.
 
         `booting`: the machines that nobody may connect to before `arrived` or `lose` has told of them.
         """
         self.machines = list(machines)
-        self.parents = list(parents)
+        self.topology = Topology(parents, forgotten=bool(settings.heir))
         self.settings = settings
-        self.relays = {parent for parent in parents if parent is not None}
         self.payload = payload()
         self.node = tree.Node(self.payload.build, time.monotonic(), root=True)
         self.up = 0
@@ -89,14 +89,6 @@ class Session:
         """Machines that are not ready: a connection would find an sshd that is not prepared for this run."""
         self.detached = 0
         """Machines whose link is lost, and being made anew: calls to them wait."""
-        self.width = max(ROOM, *(self.parents.count(relay) for relay in self.relays), 0)
-        """Children that a relay may get when others are lost."""
-        self.behind = [machineset.single(machine) for machine in range(len(self.machines))]
-        """The machines that ever hung below each one: it may still carry what they said."""
-        for machine in range(len(self.machines)):
-            self._note_way(machine, machineset.single(machine))
-        if settings.heir:  # who was moved where is not known any more
-            self.behind = [machineset.of(range(len(self.machines)))] * len(self.machines)
         self.links = Links(self)
         self.recovery = Recovery(self)
         self.shipping = Shipping(self)
@@ -131,7 +123,7 @@ class Session:
             "address": who.address,
             "run": self.settings.run,
             "lease": self.settings.lease,
-            "relay": machine in self.relays,
+            "relay": bool(self.topology.relays >> machine & 1),
             "folder": self.settings.folder,
             "oneshot": self.settings.oneshot,
         }
@@ -145,8 +137,8 @@ class Session:
         """
         total = len(self.machines)
         self._deadline = self.now() + self.settings.connect_timeout
-        for machine, parent in enumerate(self.parents):
-            if parent is None and machine not in self.down and not self.booting >> machine & 1:
+        for machine in machineset.members(self.topology.children(None) & ~self.booting):
+            if machine not in self.down:
                 self.connect_one(machine, self.settings.connect_timeout, new=not self.settings.heir)
         while True:
             done = machineset.count(self.up) + len(self.down)
@@ -178,7 +170,7 @@ class Session:
         self._deadline = self.now() + seconds
         told: dict[int, list[dict[str, Any]]] = {}
         for machine in machineset.members(machines):
-            parent = self.parents[machine]
+            parent = self.topology.parents[machine]
             if parent is None:
                 self.connect_one(machine, seconds, new=True)
             elif self.up >> parent & 1:
@@ -203,63 +195,36 @@ class Session:
             "count": len(network), "roles": {role: machineset.pack(own) for role, own in roles.items() if role}}
         self.call(frames.NETWORK, everyone, body)
 
-    def subtree(self, machine: int) -> int:
-        """The machines at and below this one."""
-        found, todo = 0, [machine]
-        while todo:
-            one = todo.pop()
-            found |= machineset.single(one)
-            todo += [i for i, parent in enumerate(self.parents) if parent == one and not found >> i & 1]
-        return found
-
-    def _note_way(self, machine: int, machines: int) -> None:
-        at = self.parents[machine]
-        while at is not None:
-            self.behind[at] |= machines
-            at = self.parents[at]
-
-    def move(self, machine: int, parent: int | None) -> None:
-        """From now on the machine hangs below this parent, with all that is below it."""
-        self.parents[machine] = parent
-        carried = 0
-        for below in machineset.members(self.subtree(machine)):
-            carried |= self.behind[below]
-        self._note_way(machine, carried)
-
     def connect_one(self, machine: int, seconds: float, new: bool = False) -> None:
-        """Have a machine connected where `parents` says, within `seconds`; the call that it comes under is noted.
+        """Have a machine connected where the topology says, within `seconds`; the call that it comes under is noted.
 
         `new`: no agent of this run can be on it.
         """
-        parent = self.parents[machine]
+        parent, subtree = self.topology.parents[machine], self.topology.subtree(machine)
         there = ~0 if self.settings.heir else self.detached | self.up
-        spec = self.links.spec(machine, None if new else self.subtree(machine) & there)
+        spec = self.links.spec(machine, None if new else subtree & there)
         if parent is None:
             self._number += 1
-            self.recovery.calls[machine] = self._number
+            self.topology.calls[machine] = self._number
             if not new:
-                self.node.await_child(machine, self.subtree(machine), self.behind[machine])
+                self.node.await_child(machine, subtree, self.topology.behind[machine])
             self.links.reach(spec, self._number, self.now() + seconds)
         else:
             self._connect_at(parent, [spec], seconds)
 
     def _connect_at(self, relay: int, specs: list[dict[str, Any]], seconds: float) -> None:
-        body = self.links.connect_body(specs, seconds, new_relay=relay not in self.relays)
-        self.relays.add(relay)
-        call = self.call(frames.CONNECT, machineset.single(relay), body)
+        call = self.call(frames.CONNECT, machineset.single(relay), self.links.connect_body(specs, seconds))
         for spec in specs:
-            self.recovery.calls[spec["id"]] = call.number
+            self.topology.calls[spec["id"]] = call.number
         self.forget(call)
 
     def _connect_children(self, relay: int, again: bool) -> None:
         """The relay is up: tell it who its children are; `again`: it may have been told before its link was lost."""
-        children = [
-            i for i, parent in enumerate(self.parents)
-            if parent == relay and not (self.joined | self.detached | self.booting) >> i & 1 and i not in self.down
-        ]
+        known = self.joined | self.detached | self.booting | machineset.of(self.down)
+        children = self.topology.children(relay) & ~known
         if children:
             left = max(0.1, self._deadline - self.now())
-            specs = [self.links.spec(i, machineset.single(i) if again else None) for i in children]
+            specs = [self.links.spec(i, machineset.single(i) if again else None) for i in machineset.members(children)]
             self._connect_at(relay, specs, left)
 
     def describe(self, machines: int) -> str:
@@ -267,7 +232,7 @@ class Session:
         ids = machineset.members(machines)
         words = []
         for machine in ids[:DESCRIBED]:
-            parent = self.parents[machine]
+            parent = self.topology.parents[machine]
             where = f" on relay {self.machines[parent].name}" if parent is not None else ""
             why = f", {self.down[machine][0]}: {self.down[machine][1]}" if machine in self.down else ""
             last = self._records.last_report
@@ -407,7 +372,7 @@ class Session:
 
     def _came(self, number: int, facts: dict[str, Any], machines: int) -> None:
         """Machines are there: new ones, or one that was attached again, with all that is still below it."""
-        calls = self.recovery.calls
+        calls = self.topology.calls
         tops = [machine for machine in machineset.members(machines)
                 if calls.get(machine) == number != self._came_by.get(machine)]
         if not tops:
@@ -415,7 +380,7 @@ class Session:
         self._came_by.update(dict.fromkeys(tops, number))
         hang = 0
         for machine in tops:
-            hang |= self.subtree(machine)
+            hang |= self.topology.subtree(machine)
         machines &= hang  # what is being connected another way comes that way
         # Nor does a relay bring back what was given up, such as an agent in the place of one that died.
         machines &= machineset.of(tops) | ~machineset.of(self.down)
@@ -441,7 +406,7 @@ class Session:
         for machine in machineset.members(machines):
             self.down.pop(machine, None)
             self.recovery.came(machine)
-            if machine in self.relays:
+            if self.topology.relays >> machine & 1:
                 self._connect_children(machine, again="resumed" in facts or bool(self.settings.heir))
             self.on_up(machine)
         if "resumed" in facts:
@@ -452,7 +417,7 @@ class Session:
         """Machines cannot be reached, or not any more."""
         machines &= (1 << len(self.machines)) - 1  # those of a one-shot have no agent that could be lost
         machines &= ~self.booting  # nobody has tried to reach these
-        machines = machineset.of(m for m in machineset.members(machines) if self._hangs_by(m, number))
+        machines = self.topology.reached_by(number, machines)
         if machines and reason.startswith("refused: "):  # it lies, or is broken
             self.complain(machines, reason)
         if outcome != Outcome.LOST:
@@ -472,18 +437,9 @@ class Session:
     def _orphans(self, tops: Sequence[int]) -> None:
         """What was below these, and did not come back with them, is looked for on its own."""
         for top in tops:
-            lacking = self.subtree(top) & self.detached
+            lacking = self.topology.subtree(top) & self.detached
             if lacking:
                 self.recovery.detached(lacking, f"its relay {self.machines[top].name} came back without it")
-
-    def _hangs_by(self, machine: int, number: int) -> bool:
-        """Whether the way to a machine leads over a link that was made under this call; if not, news of it is old."""
-        at: int | None = machine
-        while at is not None:
-            if self.recovery.calls.get(at) == number:
-                return True
-            at = self.parents[at]
-        return False
 
     def lose(self, machines: int, outcome: Outcome, reason: str) -> None:
         """These are given up."""
@@ -502,9 +458,7 @@ class Session:
         if new:
             self.on_down(new, outcome, reason)
         for machine in machineset.members(new):
-            orphans = machineset.of(
-                i for i, parent in enumerate(self.parents)
-                if parent == machine and not (self.up | self.booting) >> i & 1 and i not in self.down)
+            orphans = self.topology.children(machine) & ~(self.up | self.booting | machineset.of(self.down))
             if orphans:
                 self.detached |= orphans
                 self.recovery.detached(orphans, f"its relay {self.machines[machine].name} is gone: {reason}")

@@ -13,9 +13,9 @@ from fanout.agent.core.node import DONE
 from fanout.errors import UsageError
 from fanout.names import fold
 from fanout.root.call import Call
-from fanout.root.observer import Observer
 from fanout.root.outcomes import Outcome
 from fanout.scenario.metrics import Metrics
+from fanout.scenario.observer import Observer
 
 if TYPE_CHECKING:
     from fanout.root.session import Session

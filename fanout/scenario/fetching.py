@@ -16,11 +16,11 @@ from fanout.root.fetching import Fetch, Intake
 from fanout.root.fetching import told as words
 from fanout.root.landing import SIZE_MOST
 from fanout.root.outcomes import Outcome
-from fanout.root.safe_names import SafeNames
 from fanout.scenario import failures
 from fanout.scenario.context import Context
 from fanout.scenario.failures import FetchFailed, Trouble
 from fanout.scenario.group import Group, Machine, bits_of
+from fanout.scenario.safe_names import SafeNames
 from fanout.scenario.sizes import parse_size
 
 When = Literal["always", "on_failure"]

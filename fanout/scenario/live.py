@@ -22,8 +22,8 @@ from fanout.agent.core.codec import ProtocolError
 from fanout.agent.core.node import REFUSED
 from fanout.root.call import Call
 from fanout.root.parcels import Opener
-from fanout.root.sockets import listen
 from fanout.scenario.context import Context
+from fanout.scenario.sockets import listen
 
 LOOK = 0.5  # s between looks for processes that are new
 BEHIND = 4 << 20  # bytes that one who reads slowly may be behind

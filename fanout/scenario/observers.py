@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from fanout.root.holdings import Holdings
-from fanout.root.observer import Observer
 from fanout.root.outcomes import Report, RunResult
+from fanout.scenario.observer import Observer
 
 
 class Observers(Observer):

@@ -31,7 +31,6 @@ from fanout.fleets.roles import assign
 from fanout.root import constants
 from fanout.root.holdings import Holdings
 from fanout.root.machine import Machine
-from fanout.root.observer import Observer
 from fanout.root.outcomes import Failure, Outcome, Report, RunOutcome, RunResult
 from fanout.root.planner import Tree, plan
 from fanout.root.session import Session
@@ -46,6 +45,7 @@ from fanout.scenario.fleet import Fleet
 from fanout.scenario.interrupts import Interrupts
 from fanout.scenario.live import live
 from fanout.scenario.loader import beside, load
+from fanout.scenario.observer import Observer
 from fanout.scenario.observers import Observers
 from fanout.scenario.params import bind
 from fanout.scenario.verdict import judge

@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from fanout.root.safe_names import SafeNames
 from fanout.scenario.group import Machine
 from fanout.scenario.results import Result
+from fanout.scenario.safe_names import SafeNames
 
 PLACE = "build-tree"  # in the folder where commands start
 SCRIPT = "build-command"

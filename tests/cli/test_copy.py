@@ -19,6 +19,7 @@ from fanout.fleets.base import Host
 from fanout.fleets.openssh import LoopbackSshd
 from fanout.root.call import Call
 from fanout.root.shipping import Source
+from tests.sshd import home_of
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
@@ -34,9 +35,7 @@ def test_where_it_goes(tmp_path: Path, dest: str, several: bool, to: str) -> Non
 
 @pytest.fixture
 def environment(sshd: LoopbackSshd, tmp_path: Path) -> dict[str, str]:
-    (tmp_path / ".ssh").mkdir()
-    (tmp_path / ".ssh/known_hosts").write_text(sshd.known_hosts)
-    (tmp_path / "hosts").write_text(f"{sshd.user}@127.1.0.[1-3]:{sshd.port} key={sshd.key} name=n[1-3]\n")
+    home_of(tmp_path, sshd)
     return {**os.environ, "HOME": str(tmp_path)}
 
 

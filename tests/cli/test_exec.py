@@ -16,6 +16,7 @@ from fanout.errors import UsageError
 from fanout.fleets.openssh import LoopbackSshd
 from fanout.root.oneshot import Ended
 from fanout.root.outcomes import Outcome
+from tests.sshd import home_of
 
 
 def show(form: str, errors_only: bool = False) -> tuple[int, str, str]:
@@ -62,10 +63,7 @@ def test_no_relay_has_more_machines_than_its_width() -> None:
 
 @pytest.mark.sshd
 def test_from_the_command_line_with_input_and_with_ctrl_c(sshd: LoopbackSshd, tmp_path: Path) -> None:
-    (tmp_path / ".ssh").mkdir()
-    (tmp_path / ".ssh/known_hosts").write_text(sshd.known_hosts)
-    hosts = tmp_path / "hosts"
-    hosts.write_text(f"{sshd.user}@127.1.0.[1-3]:{sshd.port} key={sshd.key} name=n[1-3]\n")
+    hosts = home_of(tmp_path, sshd)
     argv = [sys.executable, "-m", "fanout.cli", "exec", "-w", f"@{hosts}"]
     environment = {**os.environ, "HOME": str(tmp_path)}
     done = subprocess.run([*argv, "-b", "--stdin", "--", "cat; exit 4"], input=b"some\nlines\n", capture_output=True,

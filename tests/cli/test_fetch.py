@@ -11,14 +11,12 @@ from pathlib import Path
 import pytest
 
 from fanout.fleets.openssh import LoopbackSshd
+from tests.sshd import home_of
 
 
 @pytest.mark.sshd
 def test_files_of_hosts_come_into_a_folder_for_each(sshd: LoopbackSshd, tmp_path: Path) -> None:
-    (tmp_path / ".ssh").mkdir()
-    (tmp_path / ".ssh/known_hosts").write_text(sshd.known_hosts)
-    hosts = tmp_path / "hosts"
-    hosts.write_text(f"{sshd.user}@127.1.0.[1-3]:{sshd.port} key={sshd.key} name=n[1-3]\n")
+    hosts = home_of(tmp_path, sshd)
     for number in (1, 2, 3):
         there = tmp_path / f"there/n{number}/logs"
         there.mkdir(parents=True)

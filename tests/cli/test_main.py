@@ -17,8 +17,8 @@ from click.testing import CliRunner, Result
 from fanout.cli import run as cli_run
 from fanout.cli.main import COMMANDS, main
 from fanout.errors import FanoutError, FleetError, UsageError
-from fanout.root.observer import Observer
 from fanout.root.outcomes import Outcome, Report, RunOutcome, RunResult
+from fanout.scenario.observer import Observer
 from fanout.version import __version__
 
 REPO = Path(__file__).parents[2]

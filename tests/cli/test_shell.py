@@ -16,17 +16,14 @@ from pathlib import Path
 import pytest
 
 from fanout.fleets.openssh import LoopbackSshd
+from tests.sshd import home_of
 
 pytestmark = pytest.mark.sshd
 PATIENCE = 40.0  # s for any one thing to appear
 
 
 def argv(sshd: LoopbackSshd, home: Path) -> list[str]:
-    (home / ".ssh").mkdir()
-    (home / ".ssh/known_hosts").write_text(sshd.known_hosts)
-    names = f"{sshd.user}@127.1.0.[1-3]:{sshd.port} key={sshd.key} name=n[1-3]\n"
-    (home / "hosts").write_text(names)
-    return [sys.executable, "-m", "fanout.cli", "shell", "--relays", "0", "-w", f"@{home}/hosts"]
+    return [sys.executable, "-m", "fanout.cli", "shell", "--relays", "0", "-w", f"@{home_of(home, sshd)}"]
 
 
 def test_it_keeps_the_tree_between_lines(sshd: LoopbackSshd, tmp_path: Path) -> None:

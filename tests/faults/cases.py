@@ -78,7 +78,7 @@ async def shipping(play: Play, case: Case) -> None:
     await play.ship()
     below = 0
     for machine in case.machines:
-        below |= play.session.subtree(machine)
+        below |= play.session.topology.subtree(machine)
     case.strike(play)
     await play.shipped((1 << play.count) - 1 & ~below)
     if NAMED[case.fault].lasting and not set(case.machines) <= play.busy:

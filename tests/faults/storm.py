@@ -17,6 +17,7 @@ from typing import Any
 
 from fanout.agent.core import codec, frames, machineset
 from fanout.agent.core import node as tree
+from fanout.root.topology import Topology
 from tests.agent.core.network import Host, Network
 
 ATTEMPT, PAUSE = 3.0, 0.5  # s, as the session's
@@ -28,10 +29,7 @@ class Storm(Network):
 
     def __init__(self, seed: int, parents: Sequence[int | None]) -> None:
         super().__init__(seed, chunk=None, lease=1e6)
-        self.parents = list(parents)
-        self.made: dict[int, int] = {}
-        """machine -> the call under which it was connected last."""
-        self.behind = {machine: machineset.single(machine) for machine in range(len(parents))}
+        self.topology = Topology(parents)
         self.detached = 0
         self.dead = 0
         """Machines that were given up."""
@@ -48,26 +46,13 @@ class Storm(Network):
             self.ran[call, host.id] += 1
             host.node.emit(call, tree.DONE, [host.id % 3], self.now)
 
-    def subtree(self, machine: int) -> int:
-        found = machineset.single(machine)
-        for child, parent in enumerate(self.parents):
-            if parent == machine:
-                found |= self.subtree(child)
-        return found
-
-    def note(self) -> None:
-        for machine in range(len(self.parents)):
-            for below in machineset.members(self.subtree(machine)):
-                self.behind[machine] |= self.behind[below]
-
     def grow(self) -> None:
-        self.build(self.parents)
-        self.note()
+        self.build(self.topology.parents)
 
     def call(self, kind: int, targets: int, body: Any) -> int:
         if kind == frames.CONNECT:
             for spec in body["children"]:
-                self.made[spec["id"]] = self._calls + 1
+                self.topology.calls[spec["id"]] = self._calls + 1
         elif kind == frames.RUN:
             self.outstanding[self._calls + 1] = (kind, targets, codec.pack(body))
         return super().call(kind, targets, body)
@@ -76,14 +61,14 @@ class Storm(Network):
         """What is below it, and was, has been told by `await_child` or the CONNECT."""
         super().connect(parent, machine, call)
         if parent is self.root:
-            self.made[machine] = self._under[machine]
+            self.topology.calls[machine] = self._under[machine]
 
     def event(self, call: int, phase: int, extra: bytes, value: bytes, machines: int) -> None:
         if phase == tree.UP:
-            tops = [m for m in machineset.members(machines) if self.made.get(m) == call]
+            tops = [m for m in machineset.members(machines) if self.topology.calls.get(m) == call]
             hang = 0
             for top in tops:
-                hang |= self.subtree(top)
+                hang |= self.topology.subtree(top)
             machines &= hang & ~self.dead
             self.detached &= ~machines
             if not machines:
@@ -99,7 +84,7 @@ class Storm(Network):
             for machine in machineset.members(hang & self.detached):
                 self._retry(machine)
         elif phase == tree.DOWN:
-            machines = machineset.of(m for m in machineset.members(machines) if self._hangs_by(m, call)) & ~self.dead
+            machines = self.topology.reached_by(call, machines) & ~self.dead
             if "refused" in codec.unpack(value)[1]:
                 self.refusals.append(codec.unpack(value)[1])
             self.up &= ~machines
@@ -111,14 +96,6 @@ class Storm(Network):
                 kind, targets, body = self.outstanding[call]
                 self.outstanding[call] = (kind, targets & ~machines, body)
             super().event(call, phase, extra, value, machines)
-
-    def _hangs_by(self, machine: int, call: int) -> bool:
-        at: int | None = machine
-        while at is not None:
-            if self.made.get(at) == call:
-                return True
-            at = self.parents[at]
-        return False
 
     def _retry(self, machine: int) -> None:
         if machine not in self.trying:
@@ -133,17 +110,15 @@ class Storm(Network):
             self.detached &= ~machineset.single(machine)
             self.dead |= machineset.single(machine)
             return
-        below = self.subtree(machine)
-        relays = {p for p in self.parents if p is not None and self.up >> p & 1 and not below >> p & 1}
-        parent = self.random.choice([None, *sorted(relays)])
-        self.parents[machine] = parent
-        self.note()
-        spec = {"id": machine, "subtree": machineset.pack(self.subtree(machine) & (self.up | self.detached)),
-                "past": machineset.pack(self.behind[machine])}
+        relays = self.topology.relays & self.up & ~self.topology.subtree(machine)
+        parent = self.random.choice([None, *machineset.members(relays)])
+        self.topology.move(machine, parent)
+        subtree, past = self.topology.subtree(machine) & (self.up | self.detached), self.topology.behind[machine]
         if parent is None:
-            self.root.node.await_child(machine, machineset.unpack(spec["subtree"]), self.behind[machine])
+            self.root.node.await_child(machine, subtree, past)
             self.connect(self.root, machine, 0)
         else:
+            spec = {"id": machine, "subtree": machineset.pack(subtree), "past": machineset.pack(past)}
             self.call(frames.CONNECT, machineset.single(parent), {"children": [spec]})
         self.trying.add(machine)
         self.at(self.now + ATTEMPT, self._attach, machine)
@@ -183,7 +158,7 @@ def storm(seed: int, faults: int = 30) -> Counter[str]:
     struck: Counter[str] = Counter()
     fated: set[int] = set()
     calls = []
-    said = dict.fromkeys(range(len(net.parents)), 0)
+    said = dict.fromkeys(range(len(net.topology.parents)), 0)
     for number in range(faults):
         for machine in said:
             if rng.random() < 0.5 and machine not in fated:
@@ -193,9 +168,9 @@ def storm(seed: int, faults: int = 30) -> Counter[str]:
                 said[machine] += many
         if number % 3 == 0:
             calls.append(net.call(frames.RUN, net.everyone & ~net.dead, "x"))
-        machine = rng.randrange(len(net.parents))
+        machine = rng.randrange(len(net.topology.parents))
         kind_of = rng.choice(["cut", "cut", "stop", "power"])
-        if machine in fated or (kind_of == "power" and len(fated) > len(net.parents) // 5):
+        if machine in fated or (kind_of == "power" and len(fated) > len(net.topology.parents) // 5):
             continue
         struck[kind_of] += 1
         if kind_of == "cut":

@@ -100,7 +100,7 @@ async def test_that_a_machine_has_come_counts_once_however_often_it_is_told(tmp_
     """A relay tells its new parent again what the old one had not acknowledged: no agent has been replaced."""
     async with session(local(3), [None, 0, 0], folder=str(tmp_path)) as up:
         for machine in (0, 1, 2):
-            number = up.recovery.calls[machine]
+            number = up.topology.calls[machine]
             up.node.inbox.append((tree.EVENT, number, tree.UP, b"", codec.pack({"python": "3"}), 1 << machine))
         up.kick()
         await until(lambda: not up.node.inbox)

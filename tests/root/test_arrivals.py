@@ -70,7 +70,7 @@ async def test_a_relay_has_its_first_child_while_others_boot_and_they_come_to_it
         await until(lambda: up.up == 0b011011 or up.down)
         tree.boot(2, 5)
         await tree.connected()
-        assert up.up == everyone(up) and not up.down and up.parents == chain(2, 2)
+        assert up.up == everyone(up) and not up.down and up.topology.parents == chain(2, 2)
         assert set(outputs(await run(up, up.up, argv=["true"]))) == set(range(6))
         assert tree.progress[-1] == (6, 6)
     assert up.problems == []
@@ -84,7 +84,7 @@ async def test_a_relay_that_boots_itself_is_told_of_those_that_were_ready_before
         assert 3 not in up.down and not up.detached
         tree.boot(0)
         await tree.connected()
-        assert up.up == everyone(up) and up.parents == chain(2, 2)
+        assert up.up == everyone(up) and up.topology.parents == chain(2, 2)
 
 
 async def test_a_machine_whose_relay_is_lost_while_it_boots_is_placed_elsewhere(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ async def test_a_machine_whose_relay_is_lost_while_it_boots_is_placed_elsewhere(
         assert 3 not in up.down and up.booting == 0b001000 and not up.detached
         tree.boot(3)
         await tree.connected()
-        assert up.up == 0b111110 and up.parents[3] in (1, None) and up.parents[2] in (1, None)
+        assert up.up == 0b111110 and up.topology.parents[3] in (1, None) and up.topology.parents[2] in (1, None)
         assert up.down.keys() == {0}
 
 

@@ -122,7 +122,8 @@ def test_without_annotations_every_module_is_the_same_program() -> None:
             return None if ast.unparse(node) == "TYPE_CHECKING = False" else node
 
         def visit_If(self, node):
-            return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
+            guard = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+            return None if guard else self.generic_visit(node)
 
     for name, text in raw_sources().items():
         stripped = strip(text)

@@ -8,8 +8,8 @@ from pathlib import Path
 from textwrap import dedent, indent
 from typing import Any
 
-from fanout.root.observer import Observer
 from fanout.root.outcomes import Report, RunResult
+from fanout.scenario.observer import Observer
 from fanout.scenario.runner import RunOptions, run
 
 HEAD = """\

@@ -21,7 +21,7 @@ from tests.agent.parent import gone
 from tests.root.trees import until
 from tests.scenario import play as playing
 from tests.scenario.play import Play, Recorder
-from tests.sshd import LoopbackSshd
+from tests.sshd import LoopbackSshd, home_of
 
 BUILD = """echo compiling; mkdir -p out/data; cp version out/data
 printf '#!/bin/sh\\necho %s\\n' $(cat version) > out/node; chmod +x out/node"""
@@ -406,10 +406,7 @@ async def test_a_build_on_a_machine_counts_in_the_time_of_the_run_and_is_named(p
 @pytest.mark.sshd
 async def test_a_host_builds_for_others_over_ssh(
         sshd: LoopbackSshd, play: Play, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / ".ssh").mkdir()
-    (tmp_path / ".ssh/known_hosts").write_text(sshd.known_hosts)
-    hosts = tmp_path / "hosts"
-    hosts.write_text(f"{sshd.user}@127.1.0.[1-3]:{sshd.port} key={sshd.key} name=n[1-3]\n")
+    hosts = home_of(tmp_path, sshd)
     repository_of(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     result, seen = await play_there(

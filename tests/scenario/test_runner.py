@@ -18,7 +18,7 @@ from fanout.errors import FleetError, UsageError
 from fanout.fleets.base import Arrivals, Host
 from fanout.fleets.local import LocalFleet
 from fanout.fleets.openssh import with_environment
-from fanout.root.observer import PHASES
+from fanout.scenario.observer import PHASES
 from fanout.scenario.runner import RunOptions, run
 from tests.root.trees import until
 from tests.scenario import play as playing

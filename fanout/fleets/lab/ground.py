@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,9 +62,8 @@ class Ground(Protocol):
 
     def set_link(self, folder: Path, host: LabHost, up: bool) -> None: ...
 
-    def run_in(
-        self, host: LabHost, argv: Sequence[str], timeout: float
-    ) -> subprocess.CompletedProcess[str]: ...
+    def entering(self, host: LabHost, argv: Sequence[str]) -> list[str]:
+        """The command that runs this one in the host."""
 
     def processes(self, folder: Path, host: LabHost) -> dict[int, str]: ...
 

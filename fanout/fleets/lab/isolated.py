@@ -121,17 +121,9 @@ class Isolated:
     def set_link(self, folder: Path, host: LabHost, up: bool) -> None:
         switch.set_link(folder, host.number, up)
 
-    def run_in(self, host: LabHost, argv: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
+    def entering(self, host: LabHost, argv: Sequence[str]) -> list[str]:
         spaces = ["--mount", "--uts", "--ipc", "--net", "--pid"]
-        return subprocess.run(
-            ["nsenter", "--target", str(host.pid), *spaces, "--root", "--wd", "--", *argv],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            check=False,
-        )
+        return ["nsenter", "--target", str(host.pid), *spaces, "--root", "--wd", "--", *argv]
 
     def processes(self, folder: Path, host: LabHost) -> dict[int, str]:
         return {pid: _title(pid) for pid in inside(folder, host.name) if pid != host.pid}

@@ -111,7 +111,9 @@ class Lab:
         self, host: LabHost, argv: Sequence[str], timeout: float = 30.0
     ) -> subprocess.CompletedProcess[str]:
         """Run a program in the host without SSH, to look inside; `timeout` is in seconds."""
-        return self._ground.run_in(host, argv, timeout)
+        return subprocess.run(
+            self._ground.entering(host, argv), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            errors="replace", timeout=timeout, check=False)
 
     def processes(self, host: LabHost) -> dict[int, str]:
         """What runs in the host but for its init: pid as this machine numbers it -> command line."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -46,16 +45,8 @@ class Loopback:
     def set_link(self, folder: Path, host: LabHost, up: bool) -> None:
         raise _impossible("a partition")
 
-    def run_in(self, host: LabHost, argv: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            list(argv),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            check=False,
-        )
+    def entering(self, host: LabHost, argv: Sequence[str]) -> list[str]:
+        return list(argv)
 
     def processes(self, folder: Path, host: LabHost) -> dict[int, str]:
         found = {}
