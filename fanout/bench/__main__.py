@@ -16,6 +16,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from fanout.bench.agents import measure_helper, measure_idle, measure_payload, measure_start
+from fanout.bench.beside import measure_beside
 from fanout.bench.choreography import measure_barrier, measure_skew
 from fanout.bench.copy import measure_copy, measure_copy_barrier
 from fanout.bench.fetch import measure_fetch
@@ -31,6 +32,7 @@ MEASUREMENTS: dict[str, Callable[[Size], list[Figure]]] = {
     "trip": measure_trip,
     "relays": measure_relays,
     "flat": measure_flat,
+    "mitogen": measure_beside,
     "barrier": measure_barrier,
     "skew": measure_skew,
     "fetch": measure_fetch,

@@ -8,6 +8,7 @@ what the gateway has.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import resource
 import shutil
@@ -92,6 +93,12 @@ class Peer:
     program: str
     argv: Callable[[Place, int], list[str]]
     environment: Callable[[Place], dict[str, str]] = lambda place: {}
+    module: str = "fanout"
+    """The Python package that it needs besides."""
+
+    @property
+    def installed(self) -> bool:
+        return shutil.which(self.program) is not None and importlib.util.find_spec(self.module) is not None
 
 
 @dataclass
@@ -144,13 +151,21 @@ PEERS = [
         "--hostfile", str(place.names(n)), "true"]),
     Peer("taktuk", "taktuk", lambda place, n: [
         "taktuk", "-c", f"ssh -F {place.config}", "-f", str(place.names(n)), "broadcast", "exec", "[", "true", "]"]),
+    Peer("mitogen", sys.executable, lambda place, n: _contexts(place, n, 0), module="mitogen"),
+    Peer("mitogen via", sys.executable, lambda place, n: _contexts(place, n, GATEWAYS), module="mitogen"),
 ]
+"""Not the library of parallel-ssh (`pssh.clients`, 2.16): it does not verify host keys.  Its program does."""
+
+
+def _contexts(place: Place, n: int, via: int) -> list[str]:
+    return [sys.executable, "-m", "fanout.bench.contexts", str(place.config), str(place.names(n)), "--via", str(via),
+            "--commands", "0"]
 
 
 def installed(hosts: Sequence[Host]) -> tuple[list[Peer], list[str]]:
     """Those that can run here, and why not the others."""
     if any(host.local for host in hosts):
         return [], ["--compare: the machines of this fleet are not reached by SSH"]
-    found = [peer for peer in PEERS if shutil.which(peer.program)]
+    found = [peer for peer in PEERS if peer.installed]
     missing = [peer.name for peer in PEERS if peer not in found]
     return found, [f"not installed here, and not compared: {', '.join(missing)}"] if missing else []

@@ -15,7 +15,7 @@ from fanout.root.session import Session
 COMMANDS = 7  # of which the median is told
 
 
-async def _bare_logins(place: Bed, count: int) -> float:
+async def bare_logins(place: Bed, count: int) -> float:
     """Seconds until OpenSSH's own client has run `true` on each host, as many at a time as fanout has."""
     gate = asyncio.Semaphore(32)
     known = place.sshd.folder / "known_hosts"
@@ -60,7 +60,7 @@ async def _commands(session: Session, machines: int, count: int) -> list[float]:
 
 async def _tree(place: Bed, size: Size, relays: int) -> list[Figure]:
     name = f"{relays} relays" if relays else "flat"
-    logins = await _bare_logins(place, size.machines)
+    logins = await bare_logins(place, size.machines)
     async with place.session(size.machines, relays) as session:
         began, cpu = time.monotonic(), time.process_time()
         await connected(session)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from fanout.bench.contest import Contest, Options, Row, contest
 from fanout.bench.page import page, text
-from fanout.bench.peers import Place
+from fanout.bench.peers import PEERS, Peer, Place, installed
 from fanout.cli.main import main
 from fanout.errors import UsageError
 from fanout.fleets.base import Host
@@ -98,3 +98,10 @@ def test_peers_are_given_the_host_keys_and_nothing_stays() -> None:
         assert (place.path / "known_hosts").read_text() == "[127.1.0.1]:2222 ssh-ed25519 AAAA\n"
         assert place.entries(1).read_text().startswith("u@127.1.0.1:2222 name=a key=/k")
     assert not place.path.exists()
+
+
+def test_a_peer_that_is_not_installed_is_named_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, program = PEERS[0], Peer("p", "no-such-program", lambda place, n: [])
+    module = Peer("m", here.program, lambda place, n: [], module="no_such_module")
+    monkeypatch.setattr("fanout.bench.peers.PEERS", [here, program, module])
+    assert installed([Host("a", "127.1.0.1")]) == ([here], ["not installed here, and not compared: p, m"])

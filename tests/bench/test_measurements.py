@@ -11,7 +11,7 @@ from fanout.bench.figure import Size
 from tests.sshd import need_sshd
 
 TINY = Size(machines=3, relays=1, repeats=1, seconds=0.2, lines=500, loggers=2, megabytes=1)
-OVER_SSH = {"trip", "relays", "flat", "barrier", "skew", "logs", "copy", "copy-barrier", "fetch"}
+OVER_SSH = {"trip", "relays", "flat", "barrier", "skew", "logs", "copy", "copy-barrier", "fetch", "mitogen"}
 
 
 @pytest.mark.parametrize("name", MEASUREMENTS)

@@ -4,9 +4,11 @@ import ast
 import marshal
 import zlib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fanout.errors import FanoutError
 from fanout.root import payload as module
 from fanout.root.payload import build, compact, payload, raw_sources, strip, untyped
 
@@ -29,6 +31,18 @@ def test_what_is_sent_decodes_to_the_sources_with_their_build() -> None:
     assert modules == sources("")
     (code,) = built.codes.values()
     assert marshal.loads(zlib.decompress(code)).keys() == {"", *modules}
+
+
+def test_code_keeps_its_lines_and_leaves_its_columns_at_home() -> None:
+    code = marshal.loads(module.compiled({"a": "\nx = 1\n"})["a"])
+    lines = {line for line, *_ in code.co_positions()}
+    assert code.co_filename == "a.py" and 2 in lines
+    assert {column for _, _, *columns in code.co_positions() for column in columns} == {None}
+
+
+def test_sources_that_cannot_be_compiled_are_told() -> None:
+    with pytest.raises(FanoutError, match=r"(?s)the agent cannot be compiled by .*SyntaxError"):
+        module.compiled({"a": "x =\n"})
 
 
 def test_parts_travel_apart_and_nothing_is_in_two_or_in_none() -> None:
