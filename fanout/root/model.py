@@ -57,7 +57,7 @@ class Costs:
     """... and of a relay."""
     bandwidth: float = 100e6
     """Bytes a second out of a node."""
-    payload: int = 140_000
+    payload: int = 100_000
     """Bytes of the agent as it is sent to each machine."""
     memory: float = 60e3
     """Bytes of the root for each of its own connections."""
