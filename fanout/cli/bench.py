@@ -31,7 +31,7 @@ SKIPPED = ("barrier", "logs", "files")
 @click.option("--budget", metavar="DURATION", callback=duration, default="30m", show_default=True,
               help="For all of it; what does not fit is left out, and said.")
 @click.option("--skip", multiple=True, type=click.Choice(SKIPPED), help="Leave this out; may be repeated.")
-@click.option("--compare", is_flag=True, help="Also pdsh, pssh, clush and taktuk, where they are installed.")
+@click.option("--compare", is_flag=True, help="Also pdsh, pssh, clush, taktuk and Mitogen, where they are installed.")
 @click.option("--connect-timeout", metavar="DURATION", callback=duration, default="2m", show_default=True,
               help="Until every machine is connected; a trial that lacks one has failed.")
 @click.option("--html", "html_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
