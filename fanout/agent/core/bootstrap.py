@@ -49,13 +49,18 @@ class Payload:
         self.source = source
         self.codes = codes
         """By the magic number of the Python's compiled code, in hexadecimal."""
+        self._offers: dict[tuple[bytes, bytes], bytes] = {}
+        """Made once for children that are alike, by what is in them: at most three."""
 
     def offer(self, magic: str, relay: bool) -> bytes:
         """What a machine that greeted with `magic` is sent; a relay also gets what its children may need."""
         code = self.codes.get(magic, b"")
         source = self.source if relay or not code else b""
-        head = " ".join("%d %s" % (len(b), blake2b(b, digest_size=32).hexdigest()) for b in (code, source))
-        return head.encode() + b"\n" + code + source
+        made = self._offers.get((code, source))
+        if made is None:
+            head = " ".join("%d %s" % (len(b), blake2b(b, digest_size=32).hexdigest()) for b in (code, source))
+            made = self._offers[code, source] = head.encode() + b"\n" + code + source
+        return made
 
 
 class Bootstrap:
