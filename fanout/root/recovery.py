@@ -81,7 +81,7 @@ class Recovery:
         """The relay cannot be reached at once: its children do not wait for it, nor those that it was to connect."""
         session = self.session
         reason = f"its relay {session.machines[relay].name} cannot be reached: {why}"
-        children = session.topology.children(relay) & ~(session.up | session.booting | machineset.of(session.down))
+        children = session.astray(relay)
         session.detached |= children
         for child in machineset.members(children):
             self._start(child, reason)

@@ -441,6 +441,10 @@ class Session:
             if lacking:
                 self.recovery.detached(lacking, f"its relay {self.machines[top].name} came back without it")
 
+    def astray(self, relay: int) -> int:
+        """The machines directly below it that are not up, and are neither still booting nor given up."""
+        return self.topology.children(relay) & ~(self.up | self.booting | machineset.of(self.down))
+
     def lose(self, machines: int, outcome: Outcome, reason: str) -> None:
         """These are given up."""
         if self._ending:
@@ -458,7 +462,7 @@ class Session:
         if new:
             self.on_down(new, outcome, reason)
         for machine in machineset.members(new):
-            orphans = self.topology.children(machine) & ~(self.up | self.booting | machineset.of(self.down))
+            orphans = self.astray(machine)
             if orphans:
                 self.detached |= orphans
                 self.recovery.detached(orphans, f"its relay {self.machines[machine].name} is gone: {reason}")

@@ -220,7 +220,10 @@ class SSHConnection:
         sock = self._connection.get_extra_info("socket")
         if sock is None or self._connection.get_extra_info("remote_peername") is not None or not TCP_INFO:
             return False  # by a proxy command, or through another machine, of which it would tell
-        state, _, retransmitted = sock.getsockopt(socket.IPPROTO_TCP, TCP_INFO, 3)
+        try:
+            state, _, retransmitted = sock.getsockopt(socket.IPPROTO_TCP, TCP_INFO, 3)
+        except OSError:  # closed, and not told of yet
+            return False
         return bool(state == ESTABLISHED and retransmitted == 0)
 
     def part(self) -> None:
