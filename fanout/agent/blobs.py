@@ -43,6 +43,15 @@ def open_blob(path: str) -> int:
     return fd
 
 
+def drop(fd: int, path: str) -> None:
+    """The blob that is open is of no use; one that another agent has put in its place since stays."""
+    try:
+        if os.path.samestat(os.fstat(fd), os.lstat(path)):
+            os.unlink(path)
+    except OSError:
+        pass  # another agent was faster
+
+
 def room(path: str) -> int:
     """Bytes that are free to this user on the file system of a folder."""
     state = os.statvfs(path)

@@ -5,6 +5,7 @@ The bound on handshakes in flight and the retries are the Dialer's; here are the
 
 from __future__ import annotations
 
+import _socket
 import os
 import time
 
@@ -24,11 +25,18 @@ if TYPE_CHECKING:
     from .main import Agent
     from .silence import Probe
 
-READ_SIZE = 64 << 10
+READ_SIZE = 128 << 10  # bytes
 STDERR_MOST = 4 << 10
 ALIVE = 3  # s between signs of life of a connection that asks why an agent is silent; three go without an answer
 FRESH = 0.4  # s that a look at all connections is good for: a relay has many
 CLOSING = 2.0  # s that an ssh gets to end by itself once its input is closed
+
+
+def _way() -> tuple[int, int]:
+    """Descriptors like those of `os.pipe`, with room for more than a pipe: the fewer turns are taken to fill it."""
+    read_end, write_end = _socket.socketpair()
+    write_end.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, READ_SIZE)
+    return read_end.detach(), write_end.detach()
 
 
 class Connection:
@@ -53,7 +61,7 @@ class Connection:
     def start(self) -> None:
         """OSError: no process could be started."""
         owner, loop = self.owner, self.owner.agent.loop
-        pipes = [os.pipe(), os.pipe(), os.pipe()]
+        pipes = [_way(), os.pipe(), os.pipe()]
         ours = [pipes[0][1], pipes[1][0], pipes[2][0]]
         theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
         try:

@@ -11,8 +11,9 @@ import errno
 import os
 from _collections import deque
 
-from . import blobs
-from .core import blocks, frames
+from . import blobs, contention
+from .core import blocks, frames, machineset
+from .core.concurrency import PERIOD, Concurrency
 from .core.feed import Feed
 from .core.node import DONE
 from .unpack import Unpacker
@@ -21,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .loop import Timer
     from .main import Agent
 
 QUEUE = 128 << 10  # bytes of files waiting on one link
@@ -69,6 +71,8 @@ class Transfer:
         self._sum = blocks.Digest()
         self.failed = ""
         """Why it will never be here."""
+        self.held = False
+        """A leaf waits until others have enough."""
         self.feed = Feed(self._size, False)
 
     def begin(self) -> None:
@@ -143,11 +147,8 @@ class Transfer:
 
     def _spoilt(self) -> None:
         """The blob was damaged on the disk: it goes, and what is missing anywhere comes from the parent."""
+        blobs.drop(self._fd, self._blob)
         self._close_store()
-        try:
-            os.unlink(self._blob)
-        except OSError:
-            pass
         self._blob, self._cache = "", None
         self.feed.restart(min([self._seen, *self.feed.positions()]))
         self._open_store()
@@ -229,10 +230,13 @@ class Transfer:
             self._open_store()
         self.demand()
 
-    def pump(self) -> bool:
-        """Send each child what it may have, as far as its link has room; False when there was nothing to send."""
+    def pump(self, limit: int) -> bool:
+        """Send each child what it may have, as far as its link has room; True when there is more for one that had.
+
+        `limit`: to how many leaves at once; to relays always, for the sake of all that are below them.
+        """
         feed, now = self.feed, self._agent.loop.now
-        sent = gone = False
+        sent = gone = more = self.held = False
         if self.failed:
             return False
         read: dict[int, bytes] = {}
@@ -242,9 +246,14 @@ class Transfer:
                 feed.forget(child)
                 gone = True  # nobody waits for it any more
                 continue
-            while link.queued(frames.BULK) < QUEUE:
-                offset = feed.next(child)
-                if offset is None:
+            leaf = feed.roomy and link.subtree == machineset.single(child)  # without room, what waits is let go of
+            if leaf and limit <= 0:
+                self.held = True
+                continue
+            begun = False
+            while (offset := feed.next(child)) is not None:
+                if link.queued(frames.BULK) >= QUEUE:
+                    more = more or begun
                     break
                 if offset not in read:
                     try:
@@ -257,14 +266,15 @@ class Transfer:
                         break
                 link.send(frames.BULK, frames.DATA, self._call, b"", read[offset])
                 feed.sent(child, blocks.size_of(read[offset]), now)
-                sent = True
+                sent = begun = True
+            limit -= leaf and feed.engaged(child, now)
         if sent or gone or feed.due() is not None:
             self.demand()
             self._release()
             due = feed.due()
             if due is not None:
                 self._agent.loop.after(max(0.0, due - now), lambda: None)
-        return sent
+        return more
 
     # Into its place.
 
@@ -369,6 +379,10 @@ class Shipping:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._transfers: dict[int, Transfer] = {}
+        self._concurrency = Concurrency()
+        self._looked = agent.loop.now
+        self._turn: Timer | None = None
+        agent.uplink.widen()
 
     def ship(self, call: int, body: dict[str, Any], target: bool) -> None:
         transfer = self._transfers.get(call)
@@ -398,12 +412,23 @@ class Shipping:
 
     def resumed(self) -> None:
         """There is a new parent: what is not complete is asked for from where it stands."""
+        self._agent.uplink.widen()
         for transfer in self._transfers.values():
             transfer.renew()
 
     def pump(self) -> bool:
-        sent = [transfer.pump() for transfer in self._transfers.values()]  # each, not only until one has
-        return any(sent)
+        """True: there may be more to send once this is on its way."""
+        agent = self._agent
+        if agent.node.children and agent.loop.now - self._looked >= PERIOD:
+            self._looked = agent.loop.now
+            self._concurrency.look(*contention.times())
+        more = [transfer.pump(self._concurrency.limit) for transfer in self._transfers.values()]
+        if self._turn is None and any(transfer.held for transfer in self._transfers.values()):
+            self._turn = agent.loop.after(PERIOD, self._wake)  # those that were preferred may take nothing any more
+        return any(more)
+
+    def _wake(self) -> None:
+        self._turn = None
 
     def end(self) -> None:
         for transfer in self._transfers.values():

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .main import Agent
 
 READ_SIZE = 256 << 10  # bytes: what has gathered while the machine was busy is taken in one turn
+F_SETPIPE_SZ = 1031  # fcntl(2), Linux; named by Python from 3.10 on
 LAST_WORDS = 2.0  # s that the last bytes may take
 
 
@@ -63,6 +64,15 @@ class Uplink:
         if self._writing:
             self._writing = False
             self.agent.loop.forget(self._out)
+
+    def widen(self) -> None:
+        """Let more gather while this process waits for its turn; where that is no pipe, or not allowed, it stays."""
+        import fcntl
+
+        try:
+            fcntl.fcntl(self._in, F_SETPIPE_SZ, READ_SIZE)
+        except OSError:
+            pass
 
     def deaf(self) -> None:
         """Read nothing more."""

@@ -33,7 +33,7 @@ SKIP = ("stage0", "extension")
 PARTS = {
     "each": ("member",),
     "fetch": ("collecting", "core.parcels", "fetching", "following", "streams"),
-    "files": ("blobs", "core.blocks", "core.feed", "shipping", "unpack"),
+    "files": ("blobs", "contention", "core.blocks", "core.concurrency", "core.feed", "shipping", "unpack"),
     "remote": ("core.preamble", "remote"),
 }
 """Modules that travel apart from the agent, before the first command that needs them (`Session.call`)."""

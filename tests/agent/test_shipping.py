@@ -5,6 +5,7 @@ Whatever the tree, the pieces on the wire and the losses, what arrives is what w
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from fanout.agent import blobs
+from fanout.agent import blobs, contention
 from fanout.agent import shipping as module
-from fanout.agent.core import blocks, codec, frames, machineset
+from fanout.agent.core import blocks, codec, concurrency, frames, machineset
 from fanout.agent.core import node as tree
 from fanout.agent.core.feed import MOST
 from fanout.agent.shipping import Shipping
@@ -50,7 +51,11 @@ class Machine:
         self.folder = self.work = str(folder)
         self.identity = {"run": "r", "id": host.id}
         folder.mkdir(exist_ok=True)
+        self.uplink = self
         self.shipping = Shipping(self)  # type: ignore[arg-type]
+
+    def widen(self) -> None:
+        """There is no pipe."""
 
     def fill(self, text: str) -> str:
         return text
@@ -161,11 +166,24 @@ def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.fixture(autouse=True)
+def contended(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Whether processes wait for a CPU all the time; they do not, unless told."""
+    def tell(yes: bool) -> None:
+        waited = itertools.count(1, 1_000_000) if yes else itertools.repeat(0)
+        monkeypatch.setattr(contention, "times", lambda: (0, next(waited)))
+
+    tell(False)
+    return tell
+
+
 @pytest.mark.parametrize("seed", range(12))
-def test_any_tree_any_pieces_any_content(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_tree_any_pieces_any_content(
+        tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch, contended: Callable[[bool], None]) -> None:
     random = Random(seed)
     if seed % 2:
         monkeypatch.setattr(blobs, "room", lambda folder: 0)
+    contended(seed % 4 == 0)
     path = fill(tmp_path / "file", random.choice([0, 1, 60 << 10, 200_000, 1_000_000]), seed)
     world = World(tmp_path, shape(random, 12), seed=seed, chunk=random.choice([None, 7_000, 100_000]))
     call, _ = world.ship(path)
@@ -176,11 +194,12 @@ def test_any_tree_any_pieces_any_content(tmp_path: Path, seed: int, monkeypatch:
 
 @pytest.mark.parametrize("seed", [*range(6), 25])
 def test_lost_links_and_relays_cost_nobody_else_the_file(
-        tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch, contended: Callable[[bool], None]) -> None:
     """The root attaches again what a lost link or relay has left, anywhere, in the middle of the file."""
     random = Random(seed)
     if seed % 2:
         monkeypatch.setattr(blobs, "room", lambda folder: 0)
+    contended(seed % 4 == 0)
     path = fill(tmp_path / "file", 4_000_000, seed)
     world = World(tmp_path, [None, None, 0, 0, 1, 1, 2, 2, 4], seed=seed, latency=(0.001, 0.01))
     net = world.net
@@ -210,9 +229,11 @@ def test_lost_links_and_relays_cost_nobody_else_the_file(
         assert world.place(machine).read_bytes() == content
 
 
-@pytest.mark.parametrize("roomy", [True, False])
+@pytest.mark.parametrize(("roomy", "busy"), [(True, False), (False, False), (True, True)])
 def test_a_child_that_stops_reading_holds_up_nobody_and_costs_no_memory(
-        tmp_path: Path, roomy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        tmp_path: Path, roomy: bool, busy: bool, monkeypatch: pytest.MonkeyPatch, contended: Callable[[bool], None]
+) -> None:
+    contended(busy)
     if not roomy:
         monkeypatch.setattr(blobs, "room", lambda folder: 0)
     path = tmp_path / "file"
@@ -232,6 +253,34 @@ def test_a_child_that_stops_reading_holds_up_nobody_and_costs_no_memory(
     wire.down.resume()
     assert world.arrives(call)[2] == ["ok", ""]
     assert world.place(2).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_relay_without_cpu_to_spare_sends_to_one_leaf_after_the_other_and_to_relays_always(
+        tmp_path: Path, busy: bool, monkeypatch: pytest.MonkeyPatch, contended: Callable[[bool], None]) -> None:
+    contended(busy)
+    monkeypatch.setattr(concurrency, "FIRST", 1 if busy else 8)
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(4_000_000))
+    world = World(tmp_path, [None, 0, 0, 0, 0, 0, 0, 5], latency=(0.01, 0.01))
+    call, source = world.ship(path)
+    in_the_middle = relay_in_the_middle = 0
+
+    def follow() -> bool:
+        nonlocal in_the_middle, relay_in_the_middle
+        sent = {}
+        if 0 in world.machines:
+            for transfer in world.machines[0].shipping._transfers.values():
+                sent = {child: one.sent for child, one in transfer.feed._children.items()}
+        leaves = sum(0 < at < source.size for child, at in sent.items() if child != 5)
+        in_the_middle = max(in_the_middle, leaves)
+        relay_in_the_middle = max(relay_in_the_middle, leaves * (0 < sent.get(5, 0) < source.size))
+        return world.net.settled(call)
+
+    assert world.net.run(follow, WITHIN)
+    assert world.arrives(call) == ok(8)
+    assert in_the_middle == (1 if busy else 5)
+    assert relay_in_the_middle >= 1
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])

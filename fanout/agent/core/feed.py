@@ -80,6 +80,11 @@ class Feed:
         one = self._children[child]
         return one.sent if self.start <= one.sent < min(self.end, one.allowed) else None
 
+    def engaged(self, child: int, now: float) -> bool:
+        """It was sent something a moment ago, and lacks more."""
+        one = self._children[child]
+        return one.sent < self.size and now - one.since < PATIENCE
+
     def sent(self, child: int, size: int, now: float) -> None:
         one = self._children[child]
         one.sent, one.since = one.sent + size, now
