@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 QUEUE = 128 << 10  # bytes of files waiting on one link
 READY = 128  # blocks kept as they are sent, for links that are about as far
 SAMPLES = 8  # blocks that are compressed to see whether it pays
+MOMENT = 0.005  # s that reading and compressing may take between two looks at everything else
 PAYS = 0.8  # ... which it does when that leaves less than this
 NO_CHECK = bytes(16)
 
@@ -254,7 +255,7 @@ class Shipping:
         return any(sent)
 
     def _pump(self, number: int, sending: _Sending) -> bool:
-        sent, feed = False, sending.feed
+        sent, feed, until = False, sending.feed, self._session.now() + MOMENT
         for child in feed.children():
             link = self._session.node.children.get(child)
             if link is None:
@@ -264,6 +265,8 @@ class Shipping:
                 offset = feed.next(child)
                 if offset is None:
                     break
+                if sent and self._session.now() > until:
+                    return True
                 try:
                     block = sending.block(offset)
                 except (Changed, OSError) as error:

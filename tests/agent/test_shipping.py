@@ -283,6 +283,33 @@ def test_a_relay_without_cpu_to_spare_sends_to_one_leaf_after_the_other_and_to_r
     assert relay_in_the_middle >= 1
 
 
+def test_the_root_looks_at_everything_else_while_its_blocks_take_long(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(2_000_000))
+    world = World(tmp_path, [None] * 6)
+    real, long, most = root._Sending.block, 0.003, 0.0
+
+    def block(self: Any, offset: int) -> bytes:
+        world.net.now += long
+        return real(self, offset)
+
+    pump = world.root.pump
+
+    def measured() -> bool:
+        nonlocal most
+        began = world.net.now
+        more = pump()
+        most = max(most, world.net.now - began)
+        return more
+
+    monkeypatch.setattr(root._Sending, "block", block)
+    monkeypatch.setattr(world.root, "pump", measured)
+    call, _ = world.ship(path)
+    assert world.arrives(call) == ok(6)
+    assert long <= most <= root.MOMENT + long
+
+
 @pytest.mark.parametrize("times", [1, 2, 3])
 def test_a_block_that_comes_damaged_is_refused_and_asked_for_again(tmp_path: Path, times: int) -> None:
     path = fill(tmp_path / "file", 1_000_000)
