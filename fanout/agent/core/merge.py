@@ -80,7 +80,8 @@ class Merger:
         """What must leave before all that is pending."""
         self._origins: list[Origin] = []
         self._expected: dict[int, int] = {}
-        self._seen: dict[bytes, int] = {}
+        self._missing: dict[bytes, int] = {}
+        """Key -> who is expected, of whom nothing has come."""
         self._since: float | None = None
         self._complete = False
         """Something pending need not wait."""
@@ -97,6 +98,8 @@ class Merger:
         """Wait for these no longer."""
         for call in self._expected:
             self._expected[call] &= ~machines
+        for k in self._missing:
+            self._missing[k] &= ~machines
         self._complete = True
 
     def add(self, events: list[tuple[bytes, bytes, int]], origin: Origin | None, now: float) -> None:
@@ -106,18 +109,19 @@ class Merger:
                 self._earlier += self._pending.items()
                 self._pending = {}
             self._pending[k, value] = self._pending.get((k, value), 0) | machines
-            seen = self._seen.get(k, 0) | machines
-            expected = self._expecting(k)
-            if expected is None:
+            missing = self._missing.pop(k, None)
+            if missing is None:
+                missing = self._expecting(k)
+            if missing is None:
                 continue
-            if not expected & ~seen:
+            missing &= ~machines
+            if not missing:
                 self._complete = True
-                self._seen.pop(k, None)
             else:
                 self._held = True
-                while len(self._seen) >= REMEMBERED:
-                    del self._seen[next(iter(self._seen))]
-                self._seen[k] = seen
+                while len(self._missing) >= REMEMBERED:
+                    del self._missing[next(iter(self._missing))]
+                self._missing[k] = missing
         if origin is not None:
             self._origins.append(origin)
         if self._since is None:

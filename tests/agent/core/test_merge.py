@@ -144,4 +144,4 @@ def test_what_is_remembered_is_bounded() -> None:
         merger.expect(call, 0b11)
         merger.add([(merge.key(call, 3), b"", 1)], None, 0.0)
     assert len(merger._expected) <= merge.REMEMBERED
-    assert len(merger._seen) <= merge.REMEMBERED
+    assert len(merger._missing) <= merge.REMEMBERED
