@@ -377,8 +377,10 @@ class Children:
             self.agent.node.connect_failed(machine, connection.call, outcome, reason, self.agent.loop.now)
 
     def pump(self) -> None:
-        for connection in list(self.connections.values()):
-            connection.pump()
+        for machine in list(self.agent.node.sendable):
+            connection = self.connections.get(machine)
+            if connection is not None:
+                connection.pump()
 
     def shut(self, farewell: bool) -> None:
         """Close them all; none is dialled again.  With a farewell what runs below ends now, not with its lease."""

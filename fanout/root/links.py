@@ -289,8 +289,10 @@ class Links:
             connection.write(data)
 
     def pump_all(self) -> None:
-        for peer in list(self.peers.values()):
-            self.pump(peer)
+        for machine in list(self.session.node.sendable):
+            peer = self.peers.get(machine)
+            if peer is not None:
+                self.pump(peer)
 
     # The end.
 

@@ -41,8 +41,11 @@ BATCH = 32 << 10  # bytes of records joined into one frame
 class Link:
     """`up` is the end at the child (it looks up at its parent); otherwise the end at the parent."""
 
-    def __init__(self, up: bool, now: float) -> None:
+    def __init__(self, up: bool, now: float, child: int = 0, sendable: set[int] | None = None) -> None:
+        """`sendable`: holds `child` while there is something to send to it."""
         self.up = up
+        self._child = child
+        self._sendable: set[int] = set() if sendable is None else sendable
         self.state = NEW
         self.reason = ""
         """Why it is closed."""
@@ -56,8 +59,8 @@ class Link:
         """Acknowledge at once: the run ends."""
         self.grant = self._granted = WINDOW[frames.BULK]
         """At the parent's end: what the child's window of BULK may grow to, now and at most so far."""
-        self.quiet = 0.0
-        """`tick` has nothing to do until then, or until something comes in: what a wide node skips."""
+        self.alarm = float("inf")
+        """At the parent's end: when its node looks at it next, though nothing comes in."""
         self.offset: float | None = None
         """At the parent's end: the child's clock minus ours, in s, within `error`."""
         self._error = float("inf")
@@ -96,6 +99,7 @@ class Link:
     def _queue(self, cls: int, entry: tuple[int, int, bytes, bytes, list[Origin] | None]) -> None:
         if self.state != CLOSED:
             self._queues[cls].append(entry)
+            self._sendable.add(self._child)
             self._count(cls, entry, 1)
 
     def _count(self, cls: int, entry: tuple[int, int, bytes, bytes, list[Origin] | None], sign: int) -> None:
@@ -111,24 +115,19 @@ class Link:
         """... of this machine alone: what others queue must not keep it from queueing too."""
         return self._own[cls]
 
-    def _ready(self, cls: int) -> bool:
-        return bool(self._queues[cls]) and (not self.up or self._senders[cls].may_send())
-
     def pull(self, limit: int) -> bytes:
         """About `limit` bytes for the wire, the most urgent first; empty when nothing may be sent."""
         out: list[bytes] = []
         size = 0
-        while size < limit:
-            for cls in (frames.CONTROL, frames.REPORT, frames.BULK):
-                if self._ready(cls):
-                    frame = self._next(cls)
-                    break
-            else:
-                break
-            out.append(frame)
-            size += len(frame)
-            self.messages_out += 1
+        for cls, queue in enumerate(self._queues):
+            sender = self._senders[cls]
+            while queue and size < limit and (not self.up or sender.may_send()):
+                out.append(self._next(cls))
+                size += len(out[-1])
+        self.messages_out += len(out)
         self.bytes_out += size
+        if not any(self._queues):
+            self._sendable.discard(self._child)
         return b"".join(out)
 
     def _next(self, cls: int) -> bytes:
@@ -171,7 +170,6 @@ class Link:
     def receive(self, data: bytes, now: float) -> Iterator[Frame]:
         """The frames that concern the node.  ProtocolError: the link must be closed with its text."""
         self._heard = now
-        self.quiet = 0.0
         self.bytes_in += len(data)
         awaited = frames.WELCOME if self.up else frames.HELLO
         for frame in self._decoder.feed(data):
@@ -244,7 +242,6 @@ class Link:
         Time in which this process itself did not run (stopped, or starved) does not count as silence.
         A child never gives up a silent parent: the parent may be back, a new one may come, or the lease ends.
         """
-        self.quiet = 0.0
         if self.state != OPEN or self.up:
             return None
         if self._due is not None and now - self._due > 0.5:
@@ -260,7 +257,7 @@ class Link:
             self._ping_due = now + (self._early.pop(0) if self._early else HEARTBEAT)
             self._told_clock = ahead is not None
             self.send(frames.CONTROL, frames.PING, 0, b"", codec.pack([now, lease, ahead]))
-        a, b, c = self._receivers  # written out: a wide relay asks each link at every turn
+        a, b, c = self._receivers
         if a.acked != a.told or b.acked != b.told or c.acked != c.told:
             self._acknowledge(now)
         return None
@@ -285,5 +282,5 @@ class Link:
         due = min(self._ping_due, max(self._vouched, self._heard + SILENCE + 0.01))
         if self._ack_due is not None:
             due = min(due, self._ack_due)
-        self._due = self.quiet = due
+        self._due = due
         return due

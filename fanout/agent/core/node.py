@@ -15,6 +15,7 @@ What always holds:
 from __future__ import annotations
 
 from _collections import deque
+from _heapq import heappop, heappush
 
 from . import codec, frames, machineset, merge
 from .codec import ProtocolError
@@ -73,6 +74,8 @@ class Node:
         self.root = root
         self.parent: Link | None = None
         self.children: dict[int, Link] = {}
+        self.sendable: set[int] = set()
+        """The children whose links have something to send: a wide node need not ask each."""
         self.inbox: deque[tuple[Any, ...]] = deque()
         self.lease = int(now) if root else 0
         self.lease_seconds = 60.0
@@ -92,6 +95,12 @@ class Node:
         """Whether a child's machine is known to take what it is sent, though its agent says nothing."""
         self.starved: Callable[[int, int], bool] = lambda child, pid: False
         """... and whether the agent there, of this process id, may be waiting for its turn on a CPU; asked again."""
+        self._share = 0
+        """What each child's window may grow to."""
+        self._restless: set[int] = set()
+        """The children whose links `tick` is to look at: something has come in that may concern them."""
+        self._alarms: list[tuple[float, int]] = []
+        """When it is to look at which others: a heap."""
         self._merger = merge.Merger(self._below)
         self._metrics = MetricMerger()
         self._identities: dict[int, tuple[int, Any]] = {}
@@ -135,27 +144,26 @@ class Node:
 
     def open_child(self, machine: int, call: int, identity: dict[str, Any], now: float) -> Link:
         """A connection to a child is there, and stage 0 has run; `identity` is what the child will be told."""
-        link = self.children[machine] = Link(False, now)
+        link = self.children[machine] = Link(False, now, machine, self.sendable)
         subtree, link.past = self._awaited.get(machine, (0, 0))
         link.subtree = machineset.single(machine) | subtree
         self._identities[machine] = (call, identity)
-        self._grant()
+        # What children may have sent that the root does not have yet is in the memory of a relay.
+        share = WINDOW_MOST if self.root else max(WINDOW[frames.BULK], WINDOW_MOST // len(self.children))
+        for one in self.children.values() if share != self._share else [link]:
+            one.grant = share
+        self._share = share
         return link
-
-    def _grant(self) -> None:
-        """What children may have sent that the root does not have yet is in the memory of a relay."""
-        share = WINDOW_MOST if self.root else WINDOW_MOST // len(self.children)
-        for link in self.children.values():
-            link.grant = max(WINDOW[frames.BULK], share)
 
     def _move(self, machines: int, to: Link | None) -> None:
         """From now on these are reached over this link, or none yet, and no command goes the old way any more."""
         for link in self.children.values():
-            if link is not to:
+            if link is not to and link.subtree & machines:
                 link.past |= link.subtree & machines
                 link.subtree &= ~machines
         for machine, (subtree, past) in self._awaited.items():
-            self._awaited[machine] = (subtree & ~machines, past)
+            if subtree & machines:
+                self._awaited[machine] = (subtree & ~machines, past)
         if to is not None:
             to.subtree |= machines
 
@@ -168,6 +176,7 @@ class Node:
         link = self.children.pop(machine, None)
         if link is None:
             return
+        self.sendable.discard(machine)
         link.state, link.reason = CLOSED, reason
         call, identity = self._identities.pop(machine)
         self._merger.gone(link.subtree)
@@ -200,14 +209,14 @@ class Node:
         if link is None or link.state == CLOSED:
             return
         if peer is None:
-            for child in self.children.values():  # it may settle what they said, or tell the clock
-                child.quiet = 0.0
+            self._restless.update(self.children)  # it may settle what they said, or tell the clock
             for frame in link.receive(data, now):
                 try:
                     self._from_parent(link, frame, now)
                 except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
                     raise ProtocolError("message %d makes no sense: %r" % (frame[1], error)) from None
             return
+        self._restless.add(peer)
         try:
             for frame in link.receive(data, now):
                 self._from_child(peer, link, frame, now)
@@ -262,7 +271,7 @@ class Node:
         for link in self.children.values():
             if link.state != OPEN:  # who is being attached again asks again
                 continue
-            part = [[machineset.pack(m & link.subtree), key, value] for m, key, value in answers if m & link.subtree]
+            part = [[packed, key, value] for m, key, value in answers if (packed := machineset.pack(m & link.subtree))]
             size, start = 0, 0
             for i, entry in enumerate(part):
                 size += len(entry[1]) + 64 + (len(entry[2]) if isinstance(entry[2], bytes) else 0)
@@ -291,20 +300,22 @@ class Node:
             self._merger.expect(call, children)
         else:
             self._merger.expect(call, targets)
-        rest = targets
-        for link in self.children.values():
+        reached = 0
+        for machine, link in self.children.items():
             part = targets & link.subtree
             if part and link.state == OPEN:
                 if below:
                     self._move(below, link)
                     link.past |= past
                 if kind == frames.END:
-                    link.hurry, link.quiet = True, 0.0
+                    link.hurry = True
+                    self._restless.add(machine)
                 link.send(frames.CONTROL, kind, call, machineset.pack(part), body)
-                rest &= ~part
+                reached |= part
         mine = self.me is not None and bool(targets >> self.me & 1)
         if mine:
-            rest &= ~self._own()
+            reached |= self._own()
+        rest = targets & ~reached
         if kind == frames.SHIP and not self.root:
             self.inbox.append((SHIPPED, call, body, mine))
         elif mine and self._first(call):
@@ -356,7 +367,7 @@ class Node:
                     raise ProtocolError("has machines below it that are not its own")
                 machines = claimed & link.subtree  # others have moved meanwhile, which it cannot know
                 facts["resumed"] = last
-            link.subtree, link.past = machines, link.past | link.subtree
+            link.subtree, link.past = machines, link.past | link.subtree & ~machines
             link.state = OPEN
             link.send(frames.CONTROL, frames.WELCOME, 0, b"", codec.pack(identity))
             self.inbox.append((OPENED, machine))
@@ -481,7 +492,12 @@ class Node:
         """What is due by `now`: merged events, heartbeats, silence, the lease.  Cheap; call it after any input."""
         if self.root:
             self.lease = int(now)
-        for machine, link in [child for child in self.children.items() if child[1].quiet <= now]:
+        while self._alarms and self._alarms[0][0] <= now:
+            machine = heappop(self._alarms)[1]
+            if machine in self.children:
+                self.children[machine].alarm = float("inf")
+                self._restless.add(machine)
+        for machine, link in [(m, self.children[m]) for m in self._restless if m in self.children]:
             reason = link.tick(now, self.lease, self.clock, lambda: self._spared(machine, link))  # noqa: B023
             if reason:
                 self.inbox.append((CLOSE, machine))
@@ -508,7 +524,15 @@ class Node:
     def timeout(self) -> float | None:
         """When `tick` is wanted next at the latest."""
         due = [self._merger.due(), self._metrics.due()]
-        due += [link.quiet or link.timeout() for link in self.children.values()]
+        for machine in self._restless:
+            link = self.children.get(machine)
+            wanted = None if link is None else link.timeout()
+            if link is not None and wanted is not None and wanted < link.alarm:
+                link.alarm = wanted
+                heappush(self._alarms, (wanted, machine))
+        self._restless.clear()
+        if self._alarms:
+            due.append(self._alarms[0][0])
         if not self.root and not self._expired:
             due.append(self._lease_heard + self.lease_seconds + 0.01)
         times = [time for time in due if time is not None]

@@ -166,8 +166,8 @@ class Host:
         net.pump(self)
         if self.wire is not None:
             _pump(self.wire.up, self.wire.link_below)
-        for wire in self.below.values():
-            _pump(wire.down, wire.link_above)
+        for machine in node.sendable & self.below.keys():
+            _pump(self.below[machine].down, self.below[machine].link_above)
         due = node.timeout()
         if due is not None and due < self._due:
             self._due = due

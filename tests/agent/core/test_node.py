@@ -530,6 +530,28 @@ def test_a_wide_node_asks_only_those_links_that_have_something_to_do(monkeypatch
         assert link is busy or asked.count(link) < 12
 
 
+def test_those_who_have_something_to_be_sent_are_known_without_asking_each() -> None:
+    net = Network(seed=1)
+    net.build([None] * 40)
+    node = net.root.node
+    assert not node.sendable
+    node.command(frames.RUN, 100, machineset.of([3, 7]), b"", net.now)
+    assert node.sendable == {3, 7}
+    assert node.children[3].pull(1) and not node.children[3].pull(1)
+    assert node.sendable == {7}
+    node.lost(7, "the connection closed", net.now)
+    assert not node.sendable
+
+
+def test_what_a_wide_node_has_planned_stays_bounded() -> None:
+    net = Network(seed=1)
+    net.build([None] * 40)
+    for _ in range(400):
+        net.call(frames.RUN, net.everyone, "uptime")
+        net.run(within=0.02)
+        assert len(net.root.node._alarms) < 8 * 40
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_children_that_boot_come_one_by_one_and_answer_whatever_comes_of_their_first_relay(seed: int) -> None:
     """As the root has it done: each machine by a CONNECT of its own, when it is ready."""
