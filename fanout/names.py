@@ -41,6 +41,8 @@ def expand(text: str) -> list[str]:
 
     UsageError, with the position counted from 1, when it cannot be read or stands for more than MAX_NAMES.
     """
+    if text and not _UNNAMEABLE.search(text):
+        return [text]
     names: dict[str, None] = {}
     budget = MAX_NAMES
     for operator, word, position in _entries(text):
