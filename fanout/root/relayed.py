@@ -109,13 +109,14 @@ class Relayed:
                 self._direct.add(asyncio.create_task(flat.run()))
 
     def _event(self, phase: int, value: bytes, machines: int) -> None:
+        answer = codec.unpack(value)
         for i in machineset.members(machines):
             if phase == DONE:
-                self._answers[i] = codec.unpack(value)
+                self._answers[i] = answer
                 self._settle(i)
             elif phase == REFUSED:  # what the relay itself could not do
                 for j in self._shares.get(i, [i]):
-                    self._end(j, Ended(Outcome.FAILED, None, f"its relay could not: {codec.unpack(value)}"))
+                    self._end(j, Ended(Outcome.FAILED, None, f"its relay could not: {answer}"))
 
     def _log(self, machine: int, stream: int, data: bytes, when: float) -> None:
         if machine not in self._left or stream not in (1, 2):

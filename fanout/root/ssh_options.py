@@ -39,6 +39,21 @@ class Shared:
 
         OSError, ValueError, asyncssh.Error: the configuration or a key cannot be used.
         """
+        model = self._model(host)
+        if model is None:
+            return None
+        options = copy.copy(model)
+        if model.host == model.orig_host:
+            options.host = host.address
+        options.orig_host = host.address
+        if host.host_ca:
+            options.host_key_alias = host.reached_inside
+        # A key remembers which signature its server takes.
+        options.client_keys = [copy.copy(key) for key in model.client_keys or ()]
+        return options
+
+    def _model(self, host: Host) -> asyncssh.SSHClientConnectionOptions | None:
+        """The options that it shares with all that are like it."""
         import asyncssh
 
         pinned = bool(host.host_keys or host.host_ca)
@@ -54,23 +69,16 @@ class Shared:
                 paths = [Path(str(path)).expanduser() for path in model.known_hosts or DEFAULT_KNOWN_HOSTS]
                 model.known_hosts = asyncssh.read_known_hosts([str(path) for path in paths if path.is_file()])
             self._made[like] = model
-        options = copy.copy(model)
-        if model.host == model.orig_host:
-            options.host = host.address
-        options.orig_host = host.address
-        if host.host_ca:
-            options.host_key_alias = host.reached_inside
-        # A key remembers which signature its server takes.
-        options.client_keys = [copy.copy(key) for key in model.client_keys or ()]
-        return options
+        return model
 
     def address(self, host: Host) -> tuple[str, int, str | None]:
         """(host, port, user) that SSH would use, with the user's ~/.ssh/config read: what a relay is told."""
         import asyncssh
 
-        options = self.options(host) or asyncssh.SSHClientConnectionOptions(
+        options = self._model(host) or asyncssh.SSHClientConnectionOptions(
             host=host.address, **{**arguments(host, self._settings), "tunnel": ()})
-        return options.host or host.address, options.port or 22, options.username or None
+        named = host.address if options.host == options.orig_host else options.host
+        return named or host.address, options.port or 22, options.username or None
 
     @cached_property
     def _sections(self) -> list[tuple[re.Pattern[str], re.Pattern[str]]] | None:
