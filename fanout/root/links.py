@@ -11,7 +11,7 @@ from fanout.agent.core.bootstrap import Bootstrap, opening, stub
 from fanout.agent.core.diagnose import FAILED, NO_PYTHON, remote
 from fanout.agent.core.diagnose import ssh as diagnose_ssh
 from fanout.agent.core.dialer import Dialer
-from fanout.agent.core.link import OPEN, Link
+from fanout.agent.core.link import OPEN, SILENCE, Link
 from fanout.agent.silence import asking
 from fanout.fleets.base import Host
 from fanout.root.known_hosts import of_user
@@ -45,6 +45,9 @@ class _Peer:
         session = self.links.session
         if self.links.peers.get(self.machine) is not self:
             return  # another connection has taken its place
+        if self.probe is not None:  # the agent is heard again: what was asked is of no more use
+            self.probe.cancel()
+            self.probe = None
         if self.bootstrap is not None:
             try:
                 rest = self.bootstrap.feed(data)
@@ -156,11 +159,18 @@ class Links:
             return False
         probe = peer.probe
         if probe is None:
-            probe = peer.probe = asyncio.get_running_loop().create_task(peer.connection.also(asking(pid), PROBING))
+            probe = peer.probe = asyncio.get_running_loop().create_task(self._asked(peer.connection, pid))
         if not probe.done():
             return True
         peer.probe = None
         return probe.result()
+
+    async def _asked(self, connection: Connection, pid: int) -> bool:
+        """Seldom: that an agent is starved holds for a while, and asking takes from what it lacks."""
+        starved = await connection.also(asking(pid), PROBING)
+        if starved:
+            await asyncio.sleep(SILENCE)
+        return starved
 
     # Connecting.
 

@@ -5,15 +5,21 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from fanout.agent.core import frames, machineset
 from fanout.agent.core import node as tree
 from fanout.fleets.base import Host
+from fanout.root.links import _Peer
+from fanout.root.machine import Machine
 from fanout.root.outcomes import Outcome, Report
+from fanout.root.session import Session
+from fanout.root.settings import Settings
+from fanout.root.transport import Connection
 from tests.agent.parent import gone
 from tests.pythons import pythons
 from tests.root.trees import chain, everyone, left, local, outputs, run, session, until
@@ -234,3 +240,26 @@ async def test_a_machine_that_is_wanted_anew_before_its_dial_began_is_dialled_on
             up.connect_one(machine, 5.0)
         await until(lambda: not up.links._waiting)
         assert troubles == []
+
+
+async def test_what_a_machine_says_of_its_silent_agent_holds_for_a_while_but_not_once_it_is_heard(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fanout.root.links.SILENCE", 0.3)
+    answers = [True, False, False, True]
+
+    class Asked:
+        async def also(self, command: str, wait: float) -> bool:
+            return answers.pop(0)
+
+    links = Session([Machine(0, local(1)[0], "")], [None], Settings("run")).links
+    peer = links.peers[0] = _Peer(links, {"id": 0}, 1, 0.0)
+    peer.connection = cast(Connection, Asked())
+    began = time.monotonic()
+    await until(lambda: not links.starved(0, 7))
+    assert len(answers) == 2 and time.monotonic() - began > 0.3
+    assert links.starved(0, 7)
+    await asyncio.sleep(0.05)
+    peer.received(b"")  # the agent is back: what was found out is of no meaning for its next silence
+    assert links.starved(0, 7)
+    await asyncio.sleep(0.05)
+    assert links.starved(0, 7) and answers == []
