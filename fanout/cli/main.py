@@ -6,6 +6,7 @@ on purpose is one `fanout: error:` line and its exit code; any other exception i
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -37,6 +38,7 @@ COMMANDS = {
 """Name -> the module that has the command as `command`, and its line in `--help`."""
 
 INTERRUPTED = 130
+YOUNG_MOST = 50_000  # objects made before Python looks for garbage: imports make as many, and nearly all of them stay
 
 
 class Lazy(click.Group):
@@ -141,6 +143,7 @@ def main(ctx: click.Context) -> None:
       zsh    eval "$(_FANOUT_COMPLETE=zsh_source fanout)"      in ~/.zshrc
       fish   _FANOUT_COMPLETE=fish_source fanout | source      in ~/.config/fish/config.fish
     """
+    gc.set_threshold(YOUNG_MOST)
     if os.environ.get("NO_COLOR"):  # rich heeds it, click does not
         ctx.color = False
 
