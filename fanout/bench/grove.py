@@ -5,7 +5,8 @@ A dial, a hop, a message and a program cost what the model's constants say (`roo
 thing at a time.  So messages, bytes and memory are those of the real thing, and seconds are predicted.
 
 Turns of a node are on a grid, fine while an operation is timed and coarser while agents start and heartbeats beat:
-what arrives together is handled together, which keeps wide trees affordable.
+what arrives together is handled together.  Each turn looks at the links that have something to say, never at all, so
+time grows with the number of messages, whatever the shape of the tree.
 
     grove = Grove(plan(1000, relays=None, depth=2, width=None).parents, Costs())
     print(grove.operation("connect", grove.connect))
@@ -112,8 +113,8 @@ class Station:
         outgoing: list[tuple[Station, bytes]] = []
         if self.parent is not None and node.parent is not None:
             work += self._pull(node.parent, self.parent, outgoing)
-        for machine, link in node.children.items():
-            work += self._pull(link, self.below[machine], outgoing)
+        for machine in list(node.sendable):
+            work += self._pull(node.children[machine], self.below[machine], outgoing)
         costs = grove.costs
         self.free = now + work * (costs.root_message if self.id is None else costs.relay_message)
         self.sent = max(self.sent, self.free)
@@ -132,12 +133,14 @@ class Station:
 
     def _pull(self, link: Any, station: Station, outgoing: list[tuple[Station, bytes]]) -> int:
         before = link.messages_out
-        while data := link.pull(PULL):
+        data = link.pull(PULL)
+        while data:
             outgoing.append((station, data))
             if self.id is None:
                 self.grove.count(data, 0)
             elif station.id is None:
                 self.grove.count(data, 1)
+            data = link.pull(PULL) if len(data) >= PULL else b""
         return int(link.messages_out - before)
 
     def _act(self, item: tuple[Any, ...]) -> None:
@@ -200,15 +203,15 @@ class Station:
 class Grove:
     """A tree, its clock, and what the root does: as the session does it, as far as messages go."""
 
-    def __init__(self, parents: Sequence[int | None], costs: Costs, coarse: float = COARSE) -> None:
-        """`coarse`: the grid while the tree is connected, s."""
-        self._coarse = self._grain = coarse
+    def __init__(self, parents: Sequence[int | None], costs: Costs) -> None:
+        self._grain = COARSE
         self.costs = costs
         self.now = 1000.0
         self.parents = list(parents)
         self.children: dict[int | None, list[int]] = {}
         for machine, parent in enumerate(parents):
             self.children.setdefault(parent, []).append(machine)
+        self.relays = machineset.of(machine for machine in self.children if machine is not None)
         self.everyone = (1 << len(parents)) - 1
         self.up = 0
         self.told = 0
@@ -220,29 +223,35 @@ class Grove:
         self.stations: list[Station | None] = [None] * len(parents)
         self.sync = Sync(self.everyone, str)
         self._calls = 0
-        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
-        self._order = 0
+        self._agenda: dict[float, list[tuple[Callable[..., None], tuple[Any, ...]]]] = {}
+        """What is to be done at each instant, in order: on a grid that is many things."""
+        self._instants: list[float] = []
+        """The keys of it, as a heap."""
         self._counts = [[0, 0], [0, 0]]
         self.root = Station(self, None)
 
     # The clock.
 
     def at(self, when: float, act: Callable[..., None], *arguments: Any) -> None:
-        self._order += 1
         on_grid = max(self.now, -(-when // self._grain) * self._grain)
-        heapq.heappush(self._heap, (on_grid, self._order, act, arguments))
+        if on_grid not in self._agenda:
+            self._agenda[on_grid] = []
+            heapq.heappush(self._instants, on_grid)
+        self._agenda[on_grid].append((act, arguments))
 
     def run(self, until: Callable[[], bool] | None = None, within: float = LATEST) -> None:
         """RuntimeError when the condition does not come to hold within so many virtual seconds."""
         end = self.now + within
         while until is None or not until():
-            if not self._heap or self._heap[0][0] > end:
+            if not self._instants or self._instants[0] > end:
                 self.now = end
                 if until is not None:
                     raise RuntimeError(f"not done within {within:g} virtual seconds")
                 return
-            self.now, _, act, arguments = heapq.heappop(self._heap)
-            act(*arguments)
+            self.now = self._instants[0]
+            for act, arguments in self._agenda[self.now]:  # which grows meanwhile
+                act(*arguments)
+            del self._agenda[heapq.heappop(self._instants)]
 
     # Counting, at the root's end of its links.
 
@@ -260,7 +269,7 @@ class Grove:
         """`act` begins it, and returns how it is known to be over."""
         self._counts = [[0, 0], [0, 0]]
         began = self.now
-        self._grain = self._coarse if not self.up else FINE
+        self._grain = FINE if self.up else COARSE
         self.run(act())
         seconds = self.now - began
         self._grain = IDLE
@@ -326,7 +335,7 @@ class Grove:
         if phase == tree.UP:
             new = machines & ~self.up
             self.up |= machines
-            for machine in machineset.members(new):
+            for machine in machineset.members(new & self.relays):
                 self._raise_children(machine)
         elif phase == tree.DOWN:
             self.up &= ~machines

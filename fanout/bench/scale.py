@@ -10,17 +10,17 @@ import argparse
 import gc
 import json
 import math
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from fanout.bench.bed import memory_now
-from fanout.bench.grove import COARSE, Grove
+from fanout.bench.grove import Grove
 from fanout.bench.page import count, seconds
 from fanout.bench.plot import Chart, Line, Point
 from fanout.report.text import size
@@ -33,6 +33,8 @@ TREES = ((100, 1), (1_000, 1), (3_000, 1), (100, 2), (1_000, 2), (10_000, 2), (1
 PROTOCOL = replace(DEFAULT, root_relayed=0.0)
 """What the session does for each machine besides is no part of the core, and not simulated."""
 LONGEST = 3600.0  # s for one tree
+KEEPING = {"MALLOC_TRIM_THRESHOLD_": str(8 << 30), "MALLOC_TOP_PAD_": str(64 << 20)}
+"""For glibc: gigabytes are taken in large pieces and kept, a tenth of the time.  Elsewhere it does nothing."""
 CONNECT, COMMAND, DIFFERENT, BARRIER, LOGS, LOSS = (
     "connect", "command", "command, all answers different", "barrier", "1 KB of log from each", "loss of a relay")
 
@@ -43,28 +45,17 @@ def study(n: int, depth: int) -> dict[str, Any]:
     parents, fans = shape.parents, shape.fans
     del shape
     began, empty = time.process_time(), memory_now()
-    with _no_collector():
-        grove = Grove(parents, PROTOCOL, coarse=0.02 if n > 50_000 else COARSE)
-        done = [grove.operation(CONNECT, grove.connect)]
-        each = (memory_now() - empty) * 1e6 / n
-        done.append(grove.operation(COMMAND, grove.command))
-        done.append(grove.operation(DIFFERENT, lambda: grove.command(same=False)))
-        done.append(grove.operation(BARRIER, grove.barrier))
-        done.append(grove.operation(LOGS, grove.logs))
-        if depth > 1:
-            done.append(grove.operation(LOSS, grove.lose_relay))
-        return {"n": n, "depth": depth, "fans": fans, "node_bytes": each, "cpu": time.process_time() - began,
-                "operations": {one.what: asdict(one) for one in done}}
-
-
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    """A million objects that stay are not to be looked at again and again."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
+    grove = Grove(parents, PROTOCOL)
+    done = [grove.operation(CONNECT, grove.connect)]
+    each = (memory_now() - empty) * 1e6 / n
+    done.append(grove.operation(COMMAND, grove.command))
+    done.append(grove.operation(DIFFERENT, lambda: grove.command(same=False)))
+    done.append(grove.operation(BARRIER, grove.barrier))
+    done.append(grove.operation(LOGS, grove.logs))
+    if depth > 1:
+        done.append(grove.operation(LOSS, grove.lose_relay))
+    return {"n": n, "depth": depth, "fans": fans, "node_bytes": each, "cpu": time.process_time() - began,
+            "operations": {one.what: asdict(one) for one in done}}
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
@@ -117,7 +108,7 @@ def _predicted(n: int, depth: int) -> float:
 
 def _apart(n: int, depth: int) -> dict[str, Any]:
     done = subprocess.run([sys.executable, "-m", "fanout.bench.scale", "--one", str(n), str(depth)],
-                          stdout=subprocess.PIPE, text=True, timeout=LONGEST, check=True)
+                          stdout=subprocess.PIPE, text=True, timeout=LONGEST, check=True, env=os.environ | KEEPING)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -131,8 +122,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--one", type=int, nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.one:
-        print(json.dumps(study(*options.one)))
-        return 0
+        gc.disable()  # a million objects that stay are not to be looked at again and again,
+        print(json.dumps(study(*options.one)), flush=True)
+        os._exit(0)  # ... nor to be taken down one by one
     known = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
     found = []
     for n, depth in TREES:

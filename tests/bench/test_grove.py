@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fanout.agent.core.link import Link
 from fanout.bench.grove import LOG, Grove
 from fanout.root.model import DEFAULT
 from fanout.root.planner import plan
@@ -41,6 +42,26 @@ def test_when_a_relay_is_lost_all_but_it_come_back(depth: int) -> None:
     assert made.up == made.everyone and (everyone & ~made.up).bit_count() == 1
     cost = made.operation("command", made.command)
     assert cost.messages_in <= 2 * len(made.children[None])
+
+
+def test_a_wide_tree_costs_no_more_for_each_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    pulled = 0
+    pull = Link.pull
+
+    def counted(link: Link, limit: int) -> bytes:
+        nonlocal pulled
+        pulled += 1
+        return pull(link, limit)
+
+    monkeypatch.setattr(Link, "pull", counted)
+    each = []
+    for n in (30, 300):
+        pulled = 0
+        made = grove(n, 1)
+        made.operation("command", made.command)
+        each.append(pulled / n)
+    narrow, wide = each
+    assert wide < 1.5 * narrow
 
 
 def test_a_hundred_fit_into_three_megabytes() -> None:
