@@ -115,30 +115,30 @@ async def chosen(options: dict[str, Any]) -> AsyncIterator[Machines]:
 
 def named(specs: Iterable[str]) -> list[Host]:
     """What -w names: folded names, and hosts files."""
-    from fanout import names
-    from fanout.fleets.hosts import HostsFleet
-
     found: dict[str, Host] = {}
     for spec in specs:
-        if spec.startswith("@"):
-            spec = spec[1:] if spec == "@-" or "/" in spec else str(Path(spec[1:]).expanduser().absolute())
-        elif not names.expand(spec):
-            continue
-        for host in HostsFleet(spec).hosts:
+        for host in hosts_of(spec):
             found.setdefault(host.name, host)
     if not found:
         raise UsageError("-w names no machine: write it as in -w 'node[1-40]' or -w @FILE")
     return list(found.values())
 
 
+def hosts_of(spec: str) -> list[Host]:
+    """Those of a hosts file, @FILE, or else of folded names, whatever files there are of such a name."""
+    from fanout.fleets.hosts import HostsFleet, from_names
+
+    if not spec.startswith("@"):
+        return from_names(spec)
+    return HostsFleet("-" if spec == "@-" else str(Path(spec[1:]).expanduser().absolute())).hosts
+
+
 def narrowed(hosts: Iterable[Host], options: dict[str, Any]) -> list[Host]:
     """Without --exclude, only those of --group, and with --user."""
-    from fanout import names
-
     found = {host.name: host for host in hosts}
     for text in options["exclude"]:
-        for name in [host.name for host in named([text])] if text.startswith("@") else names.expand(text):
-            found.pop(name, None)
+        for host in hosts_of(text):
+            found.pop(host.name, None)
     left = [host for host in found.values() if not options["roles"] or host.role in options["roles"]]
     if not left:
         given = sorted({host.role for host in found.values() if host.role})

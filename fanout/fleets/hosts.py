@@ -54,6 +54,8 @@ _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 _IPV6 = re.compile(r"(?:(?P<user>[^@\[\]]*)@)?\[(?P<host>[^\[\]]*:[^\[\]]*)\](?::(?P<port>.*))?")
 _PLAIN = re.compile(r"(?:(?P<user>[^@]*)@)?(?P<host>[^@:]*)(?::(?P<port>[^@:]*))?")
 _HOST_KEY = re.compile(r"([a-z0-9][a-z0-9@.-]{2,60} [A-Za-z0-9+/]{16,}={0,2})(?: .*)?")
+_BRACKETS = re.compile(r"\[[^\[\]]*\]")
+"""In folded names: a slash within is that of a step."""
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 _WORD = re.compile(r"[^ \t\r\n]+")
 _QUOTING = re.compile(r"['\"\\]")  # only then is shlex asked, which takes half the time of a line
@@ -110,7 +112,7 @@ def _from_spec(spec: str) -> list[Host]:
         data = sys.stdin.buffer.read(MAX_BYTES + 1)
         return parse(_decode(data, "standard input"), "standard input", Path())
     path = Path(spec).expanduser()
-    meant_as_file = "/" in spec or spec.startswith("~") or path.suffix in SUFFIXES
+    meant_as_file = "/" in _BRACKETS.sub("", spec) or spec.startswith("~") or path.suffix in SUFFIXES
     try:
         if meant_as_file or (path.exists() and not path.is_dir()):
             with path.open("rb") as file:
@@ -119,17 +121,19 @@ def _from_spec(spec: str) -> list[Host]:
         # Folded names can be too long for a path, which is no mistake.
         if meant_as_file:
             raise UsageError(f"the hosts file {spec} cannot be read: {error.strerror}") from None
-    return _from_names(spec)
+    hosts = from_names(spec)
+    if not hosts:
+        raise UsageError(f"--fleet hosts:{spec} names no host")
+    return hosts
 
 
-def _from_names(spec: str) -> list[Host]:
+def from_names(spec: str) -> list[Host]:
+    """The machines that folded names, each with its user@ and :port, stand for; none where nothing is left."""
     hosts: dict[str, Host] = {}
     for target in _targets(spec):
         if target.host in hosts:
             raise UsageError(f"{target.host!r} is given twice: in a hosts file, name= can tell the two apart")
         hosts[target.host] = Host(target.host, target.host, user=target.user, port=target.port)
-    if not hosts:
-        raise UsageError(f"--fleet hosts:{spec} names no host")
     return list(hosts.values())
 
 

@@ -40,6 +40,26 @@ async def test_names_files_exclusions_and_groups_choose_the_machines(tmp_path: P
     assert [host.name for host in await take(fleet=f"hosts:{file}", machines=2)] == ["a1", "a2"]
 
 
+async def test_names_are_names_whatever_else_they_look_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "web1").write_text("other.example.org\n")
+    for names, found in {
+        "web1": ["web1"], "n[0-4/2]": ["n0", "n2", "n4"], "db.list": ["db.list"], "[::1]": ["::1"], "[::1]:22": ["::1"],
+        "n[1-2],,": None,
+    }.items():
+        if found is None:
+            with pytest.raises(UsageError):
+                await take(names=(names,))
+        else:
+            assert [host.name for host in await take(names=(names,))] == found
+    assert [host.name for host in await take(fleet="hosts:n[0-4/2]")] == ["n0", "n2", "n4"]
+
+
+async def test_what_is_left_out_may_be_written_as_it_was_named() -> None:
+    got = await take(names=("root@n[1-3]", "[::1]"), exclude=("root@n2,n3", "[::1]", ""))
+    assert [host.name for host in got] == ["n1"]
+
+
 @pytest.mark.parametrize(("options", "why"), [
     ({}, "which machines"),
     ({"names": ("a1",), "fleet": "lab"}, "not both"),
