@@ -28,6 +28,7 @@ ATTEMPT = 10.0  # s for one attempt to connect: an sshd that is full may take a 
 KILLING = 5.0  # s that killing what runs on a machine may take
 PREAMBLE = 1.0  # s that a machine gets to tell what is to be killed
 CLOSING = 2.0  # s for connections to close at the end
+SURVIVES = "may still run: its login shell has not begun it yet, or sshd takes no second session (MaxSessions)"
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,9 @@ class Flat:
             _, late = await asyncio.wait(self._tasks, timeout=CLOSING)
             for task in late:
                 task.cancel()
-        await asyncio.gather(*(machine.kill() for machine in self._machines))
+        for machine, killed in enumerate(await asyncio.gather(*(machine.kill() for machine in self._machines))):
+            if not killed:
+                self.watcher.ended(machine, Ended(Outcome.LOST, None, f"it was interrupted, and {SURVIVES}"))
 
     def dial(self) -> None:
         loop = asyncio.get_running_loop()
@@ -151,6 +154,7 @@ class _Machine:
         self._preamble = Preamble(owner.token)
         self._timer: asyncio.TimerHandle | None = None
         self._timed_out = False
+        self._survives = False
         self._began_there = asyncio.Event()
         """The command is known to have begun, or has ended."""
         self._over = False
@@ -191,18 +195,22 @@ class _Machine:
 
     def _overdue(self) -> None:
         self._timed_out = True
-        self.owner.background(self.kill())
+        self.owner.background(self._kill_overdue())
 
-    async def kill(self) -> None:
-        """End what runs on the machine, then the connection.  Bounded in time."""
+    async def kill(self) -> bool:
+        """End what runs on the machine, then the connection.  Bounded in time.  False: it may run on there."""
         connection = self._connection
         if connection is None or self._over:
-            return
+            return True
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._began_there.wait(), PREAMBLE)
-        if self._preamble.began:
-            await connection.also(KILLING_BESIDE, KILLING)
+        killed = self._preamble.began and await connection.also(KILLING_BESIDE, KILLING)
+        self._survives = not killed and not self._over
         await connection.close(0.2)
+        return not self._survives
+
+    async def _kill_overdue(self) -> None:
+        await self.kill()
 
     # What the connection says.
 
@@ -225,8 +233,9 @@ class _Machine:
         if rest:
             self.owner.watcher.output(self.number, OUT, rest)
         if self._timed_out:
+            became = SURVIVES if self._survives else "was killed"
             self._end(Ended(Outcome.TIMED_OUT, None, f"it ran longer than {self.owner.job.timeout:g} s"
-                                                     " (--command-timeout) and was killed"))
+                                                     f" (--command-timeout) and {became}"))
         elif code < 0:
             self._end(Ended(Outcome.LOST, None, f"the connection was lost while it ran: {stderr or 'closed'}"))
         else:

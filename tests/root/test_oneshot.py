@@ -102,6 +102,30 @@ async def test_what_runs_too_long_is_killed_where_it_runs(start, sshd: LoopbackS
     await until(lambda: not running(sshd, "7171"))
 
 
+async def test_what_a_shell_left_behind_is_killed_too(sshd: LoopbackSshd, tmp_path: Path) -> None:
+    """`server &` holds the command's output open, so the command is not over when its shell is."""
+    heard = Heard()
+    job = Job("nohup sleep 7474 & echo there", timeout=1.0)
+    await done(Flat(through(sshd, 2), job, Settings(run="z", folder=str(tmp_path)), heard))
+    assert {str(how.outcome) for how in heard.how.values()} == {"timed out"}
+    assert all("was killed" in how.reason for how in heard.how.values())
+    await until(lambda: not running(sshd, "7474"))
+
+
+async def test_what_could_not_be_killed_is_said_to_run_on(tmp_path: Path) -> None:
+    with LoopbackSshd({"MaxSessions": "1"}) as alone:
+        heard, settings = Heard(), Settings(run="z", folder=str(tmp_path))
+        await done(Flat(through(alone, 1), Job("exec sleep 7575", timeout=0.5), settings, heard))
+        assert "may still run" in heard.how[0].reason and running(alone, "7575")
+        heard = Heard()
+        task = asyncio.create_task(Flat(through(alone, 1), Job("exec sleep 7676"), settings, heard).run())
+        await until(lambda: bool(running(alone, "7676")))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 20)
+        assert heard.how[0].outcome == Outcome.LOST and "may still run" in heard.how[0].reason
+
+
 async def test_an_interrupt_ends_it_on_every_machine(start, sshd: LoopbackSshd, tmp_path: Path) -> None:
     heard = Heard()
     task = asyncio.create_task(start(through(sshd, 4), heard, "sleep 7272; echo after").run())

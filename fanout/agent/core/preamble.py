@@ -28,12 +28,21 @@ def killing(group: int) -> str:
 
 
 KILLING_BESIDE = (
-    "sh -c 'over() { read -r line < $1 || line=; set -- ${line##*) }; over=$2; }; over /proc/$PPID/stat; sshd=$over; "
-    "for stat in /proc/[0-9]*/stat; do over $stat; pid=${stat#/proc/}; pid=${pid%/stat}; "
-    '[ "$over" != "$sshd" ] || [ $pid = $PPID ] || groups="$groups -$pid"; done; '
+    "sh -c 'look() { read -r line < $1 || line=; set -- ${line##*) }; over=$2; group=$3; sid=$4; began=${20}; }; "
+    "look /proc/$PPID/stat; sshd=$over; look /proc/$sshd/stat; since=$began; "
+    "for stat in /proc/[0-9]*/stat; do look $stat; pid=${stat#/proc/}; pid=${pid%/stat}; "
+    'if [ $pid = $PPID ] || [ -z "$group" ]; then :; '
+    'elif [ "$over" = "$sshd" ]; then groups="$groups -$pid"; '
+    "elif [ $began -lt $since ]; then :; "
+    'elif mine=$group; look /proc/$sid/stat; [ -n "$over" ]; then '
+    '[ "$over" != "$sshd" ] || [ $sid = $PPID ] || groups="$groups -$mine"; '
+    "elif [ -p /proc/$pid/fd/1 ] || [ -S /proc/$pid/fd/1 ] || [ -p /proc/$pid/fd/2 ] || [ -S /proc/$pid/fd/2 ] && "
+    'grep -qsF "SSH_CONNECTION=$SSH_CONNECTION" /proc/$pid/environ; then groups="$groups -$mine"; fi; done; '
     "[ -z \"$groups\" ] || { kill -s TERM -- $groups && sleep 0.3; kill -s KILL -- $groups; }' 2>/dev/null; true"
 )
-"""The same for what else was started over the same connection: sshd's other children, each the leader of its group.
+"""The same for what else was started over the same connection: sshd's other children, each the leader of its session,
+other groups of that (csh's `server &`), and what a leader that has ended left and that holds the output open (`server
+&` elsewhere), known by its environment and when it began.
 
 With a command behind it no login shell gives its place to this `sh`, whose parent's parent is sshd so.
 """
