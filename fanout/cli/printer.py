@@ -17,6 +17,8 @@ from fanout.root.outcomes import Outcome
 
 UNREACHED = 255
 TIMED_OUT = 124
+UNWRITTEN = 1  # exit code, at least, when what is to be shown cannot be written here
+CUT_SHORT = "interrupted"
 FRAME = 0.1  # s between two looks of the progress
 
 
@@ -33,6 +35,13 @@ def end(how: Ended) -> str:
     if how.code is not None:
         return f"exit {how.code}"
     return f"{how.outcome}: {how.reason}" if how.reason else str(how.outcome)
+
+
+def heading(how: Ended | None) -> str:
+    """Beside what a machine printed; why it came to no end is in the summary.  None: it was interrupted."""
+    if how is None:
+        return CUT_SHORT
+    return end(how) if how.code is not None else str(how.outcome)
 
 
 class Printer:
@@ -101,19 +110,22 @@ class Printer:
             self._write(stream, lines.finish())
         self._erase()
         self._progress = False
-        wanted = [(i, how) for i, how in sorted(self._ends.items())
-                  if not self._errors_only or how.outcome != Outcome.OK]
+        wanted: list[tuple[int, Ended | None]] = [
+            (i, self._ends.get(i)) for i in range(len(self._names)) if i in self._ends or interrupted]
+        if self._errors_only:
+            wanted = [(i, how) for i, how in wanted if how is None or how.outcome != Outcome.OK]
         if self._form == "json":
             self._write(1, json.dumps([self._record(i, how) for i, how in wanted], indent=1).encode() + b"\n")
         elif self._form in ("fold", "diff"):
-            ran = [(self._names[i], self._output(i), end(how)) for i, how in wanted if how.code is not None]
+            ran = [(self._names[i], self._output(i), heading(how)) for i, how in wanted
+                   if (how is not None and how.code is not None) or self._output(i)]
             show = folded if self._form == "fold" else diff
             self._write(1, show(grouped(ran), self._terminal[1]))
         if not self._quiet:
             self._summary()
             if interrupted:
-                ended = f"{len(self._ends)} of {plural(len(self._names), 'machine')}"
-                self._say(f"interrupted; {ended} had ended, and the command was killed on the others")
+                left = len(self._names) - len(self._ends)
+                self._say(f"interrupted; the command was killed on {left} of {plural(len(self._names), 'machine')}")
 
     def _summary(self) -> None:
         alike: dict[str, list[str]] = {}
@@ -131,9 +143,10 @@ class Printer:
         kept = self._kept.get((machine, stream))
         return b"" if kept is None else kept.output()
 
-    def _record(self, machine: int, how: Ended) -> dict[str, Any]:
-        record: dict[str, Any] = {
-            "name": self._names[machine], "outcome": str(how.outcome), "exit": how.code, "reason": how.reason}
+    def _record(self, machine: int, how: Ended | None) -> dict[str, Any]:
+        record: dict[str, Any] = {"name": self._names[machine], "outcome": CUT_SHORT, "exit": None, "reason": ""}
+        if how is not None:
+            record.update(outcome=str(how.outcome), exit=how.code, reason=how.reason)
         for stream, key in ((1, "stdout"), (2, "stderr")):
             data = self._output(machine, stream)
             try:
@@ -152,12 +165,16 @@ class Printer:
         try:
             stream.write(data)
             stream.flush()
-        except (BrokenPipeError, ValueError):
-            # The reader is gone (`| head`): the commands go on, and Python's last flush must not fail.
+        except (OSError, ValueError) as error:
+            # No machine is to blame: the commands go on, and Python's last flush must not fail.
             self._streams[number] = None
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, stream.fileno())
             os.close(null)
+            if not isinstance(error, BrokenPipeError | ValueError):  # a reader that is gone (`| head`) wants no more
+                self.code = max(self.code, UNWRITTEN)
+                name = "standard output" if number == 1 else "standard error"
+                self._say(f"error: {name} cannot be written, the rest of it is lost: {error.strerror}")
 
     def _draw(self) -> None:
         stream = self._streams[2]

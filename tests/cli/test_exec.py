@@ -46,6 +46,42 @@ def test_each_form_shows_what_it_promises_and_the_worst_code_counts() -> None:
     assert records[2]["stdout"] == "hello\nlast" and records[2]["exit"] == 3
 
 
+def cut_short(form: str) -> tuple[int, str, str]:
+    """The same of two machines that printed: one ran out of time, one was still at it when Ctrl-C came."""
+    out, err = io.BytesIO(), io.BytesIO()
+    printer = Printer(["n1", "n2", "n3"], form, errors_only=False, prefix=True, quiet=False, out=out, err=err)
+    for i in (0, 1):
+        printer.output(i, 1, b"so far\n")
+    printer.ended(0, Ended(Outcome.TIMED_OUT, None, "too long"))
+    printer.close(interrupted=True)
+    return printer.code, out.getvalue().decode(), err.getvalue().decode()
+
+
+def test_what_was_printed_before_the_time_was_over_or_ctrl_c_came_is_shown() -> None:
+    code, out, err = cut_short("fold")
+    assert (code, out) == (124, "n1 [timed out]: so far\nn2 [interrupted]: so far\n")
+    assert err == ("fanout: n1: timed out: too long\n"
+                   "fanout: interrupted; the command was killed on 2 of 3 machines\n")
+    assert "n2 [interrupted]" in cut_short("diff")[1]
+    records = json.loads(cut_short("json")[1])
+    assert [(record["name"], record["outcome"], record["stdout"]) for record in records] == [
+        ("n1", "timed out", "so far\n"), ("n2", "interrupted", "so far\n"), ("n3", "interrupted", "")]
+
+
+@pytest.mark.parametrize("form", ["stream", "fold", "json"])
+def test_a_full_disk_here_is_no_fault_of_the_machines(form: str) -> None:
+    with open("/dev/full", "wb") as full:
+        err = io.BytesIO()
+        printer = Printer(["n1", "n2"], form, errors_only=False, prefix=True, quiet=False, out=full, err=err)
+        for i in (0, 1):
+            printer.output(i, 1, b"some\n")
+            printer.ended(i, Ended(Outcome.OK, 0))
+        printer.close()
+    assert printer.code == 1
+    assert err.getvalue() == (b"fanout: error: standard output cannot be written, the rest of it is lost:"
+                              b" No space left on device\n")
+
+
 def test_exit_codes_are_those_of_the_help() -> None:
     assert [exit_code(how) for how in (
         Ended(Outcome.OK, 0), Ended(Outcome.FAILED, 137), Ended(Outcome.TIMED_OUT), Ended(Outcome.LOST))
