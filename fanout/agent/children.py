@@ -13,7 +13,7 @@ from . import launch
 from .core import diagnose, frames
 from .core.bootstrap import Bootstrap, Payload, opening, stub
 from .core.dialer import Dialer
-from .core.link import OPEN
+from .core.link import OPEN, SILENCE
 from .loop import READ, WRITE, read
 from .sshcommand import KEYLESS, SSHCommand
 
@@ -94,6 +94,7 @@ class Connection:
         if data is None:
             return
         agent = self.owner.agent
+        self.probe = None  # the agent is heard again: what was asked is of no more use
         if not data:
             agent.loop.forget(self._fds[1])
             if self._bootstrap is None and self.machine in agent.node.children:
@@ -286,7 +287,10 @@ class Children:
         return silence.acknowledges(connection.pid, self._standing[1])
 
     def starved(self, machine: int, pid: int) -> bool:
-        """For the node: the child's agent waits for its turn; also while that is not known yet."""
+        """For the node: the child's agent waits for its turn; also while that is not known yet.
+
+        Asked seldom: that an agent is starved holds for a while, and asking takes from what it lacks.
+        """
         from . import silence
 
         connection = self.connections.get(machine)
@@ -297,9 +301,10 @@ class Children:
             command, spec = silence.asking(pid), connection.spec
             argv = ["sh", "-c", command] if spec.get("local") else self.ssh.argv(spec, command, ALIVE)
             probe = connection.probe = silence.Probe(self.agent, argv)
-        if probe.over:
-            connection.probe = None
-        return not probe.over or probe.starved
+        if not probe.over or (probe.starved and time.monotonic() - probe.since < SILENCE):
+            return True
+        connection.probe = None
+        return probe.starved
 
     def deadline(self, machine: int) -> float:
         return self._deadlines[machine]

@@ -7,6 +7,7 @@ The kernel there acknowledges what comes without waiting for any program, and th
 from __future__ import annotations
 
 import os
+import time
 
 from . import launch
 
@@ -59,6 +60,7 @@ class Probe:
     def __init__(self, agent: Agent, argv: list[str]) -> None:
         """`argv`: ends by itself in bounded time."""
         self.starved = self.over = False
+        self.since = time.monotonic()
         null = os.open(os.devnull, os.O_RDWR)
         try:
             pid = launch.start(argv, agent.own_environment, None, null, null, null)
