@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fanout.agent.core import diagnose
+from fanout.agent.loop import read
 from fanout.errors import UsageError
 from fanout.fleets.base import Host
 from fanout.root.settings import Settings
@@ -116,28 +117,19 @@ class LocalConnection:
             self._receiver.writable_again()
 
     def _readable(self) -> None:
-        try:
-            data = os.read(self._out, READ_SIZE)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
+        data = read(self._out, READ_SIZE)
         if data:
             self._receiver.received(data)
-        else:
+        elif data is not None:
             self._loop.remove_reader(self._out)
             self._loop.create_task(self._reap())
 
     def _complains(self) -> None:
-        try:
-            data = os.read(self._err, READ_SIZE)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if not data:
+        data = read(self._err, READ_SIZE)
+        if data:
+            self._stderr = (self._stderr + data)[-STDERR_MOST:]
+        elif data is not None:
             self._loop.remove_reader(self._err)
-        self._stderr = (self._stderr + data)[-STDERR_MOST:]
 
     async def _reap(self) -> None:
         """Its output has ended: it ends within a moment, or is made to."""
