@@ -41,6 +41,13 @@ BATCH = 32 << 10  # bytes of records joined into one frame
 class Link:
     """`up` is the end at the child (it looks up at its parent); otherwise the end at the parent."""
 
+    __slots__ = (  # a node may have many
+        "_ack_bytes", "_ack_due", "_child", "_decoder", "_due", "_early", "_error", "_granted", "_heard",
+        "_measured", "_own", "_ping", "_ping_due", "_ponged", "_queued", "_queues", "_received", "_receivers",
+        "_sendable", "_senders", "_told_clock", "_vouched", "alarm", "bytes_in", "bytes_out", "grant", "hurry",
+        "messages_in", "messages_out", "offset", "past", "pid", "reason", "state", "subtree", "up",
+    )
+
     def __init__(self, up: bool, now: float, child: int = 0, sendable: set[int] | None = None) -> None:
         """`sendable`: holds `child` while there is something to send to it."""
         self.up = up
