@@ -1,4 +1,7 @@
-"""Ctrl-C of a command that works on many machines: a first one ends the work tidily, a second one at once."""
+"""Ctrl-C of a command that works on many machines: a first one ends the work tidily, a second one at once.
+
+TERM does what Ctrl-C does, and so does the end of the terminal, but for a command that `nohup` has started.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,13 @@ from collections.abc import Coroutine
 from typing import Any
 
 
+def terminating() -> list[signal.Signals]:
+    """What ends a command as Ctrl-C does."""
+    return [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+
+
 async def completed(work: Coroutine[Any, Any, object]) -> bool:
-    """Whether the work came to its end; False when Ctrl-C or TERM has cancelled it, and it has tidied up."""
+    """Whether the work came to its end; False when Ctrl-C and the like have cancelled it, and it has tidied up."""
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
 
@@ -18,7 +26,7 @@ async def completed(work: Coroutine[Any, Any, object]) -> bool:
         task.cancel()
         loop.remove_signal_handler(signal.SIGINT)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, *terminating()):
         loop.add_signal_handler(number, interrupt)
     with contextlib.suppress(asyncio.CancelledError):
         await task

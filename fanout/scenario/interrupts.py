@@ -1,4 +1,7 @@
-"""Ctrl-C and TERM while a run lasts: the first ends it tidily, the second at once.  Handlers are put back."""
+"""Ctrl-C, TERM and the end of the terminal while a run lasts: the first ends it tidily, the second at once.
+
+Handlers are put back.  What is ignored, as by `nohup`, stays so.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import signal
 from types import TracebackType
 from typing import Any, Self
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
@@ -23,6 +26,8 @@ class Interrupts:
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             before = signal.getsignal(number)
+            if number == signal.SIGHUP and before == signal.SIG_IGN:
+                continue
             try:
                 loop.add_signal_handler(number, self._arrived)
             except (RuntimeError, ValueError):

@@ -102,7 +102,7 @@ async def test_the_ttl_is_the_timeout_unless_another_is_given(play: Play) -> Non
     assert "longer than 1.0s" in result.reason
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_an_interrupt_ends_a_run_tidily(tmp_path: Path, number: signal.Signals) -> None:
     before = signal.getsignal(number)
     recorder = Recorder()
