@@ -11,7 +11,7 @@ import click
 
 from fanout.cli.selection import Machines, on_machines, selection
 from fanout.cli.transfer import FAILED, Transfer
-from fanout.cli.types import size
+from fanout.cli.types import size, utf8
 from fanout.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def command(
     if dest.exists() and not dest.is_dir():
         raise UsageError(f"{dest} is no folder: files of many machines go into one, as DEST/MACHINE/")
     into = dest.absolute()
+    utf8(pattern, "PATTERN")
     there = pattern if pattern.startswith(("/", "~")) else f"~/{pattern}"
 
     async def work(machines: Machines) -> int:
@@ -134,6 +135,9 @@ class Fetching(Transfer):
         from fanout.root.fetching import told
 
         yield from super()._problems()
+        for machine, (outcome, _) in sorted(self._ends.items()):
+            if outcome == "ok" and not self._intakes[machine].files:
+                yield machine, f"nothing there matches {self._pattern}"
         for machine, intake in sorted(self._intakes.items()):
             for text in told(intake):
                 yield machine, text

@@ -41,6 +41,15 @@ def relays(ctx: click.Context, param: click.Parameter, value: str) -> int | None
     raise click.BadParameter(text, ctx, param)
 
 
+def utf8(text: str, what: str) -> str:
+    """The text, which goes to machines as UTF-8; UsageError, with `what` it is, when it holds other bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{what} is not UTF-8: {text!r}") from None
+    return text
+
+
 def run_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """What a shell completes where a run is asked for."""
     from fanout.report.runs import every

@@ -44,6 +44,12 @@ def test_files_of_hosts_come_into_a_folder_for_each(sshd: LoopbackSshd, tmp_path
     records = json.loads(done.stdout)["machines"]
     assert [record["outcome"] for record in records] == ["incomplete"] * 3
     assert records[2]["files"] == [str(tmp_path / "again/n3/logs/app.log")]
-    assert "from 0 of 3 machines" in fetch("nothing-of-this-name", code=1).stderr
+    nothing = fetch("nothing-of-this-name", code=1).stderr
+    assert "fanout: n[1-3] (3): nothing there matches ~/nothing-of-this-name" in nothing
+    assert "from 0 of 3 machines" in nothing
+    (tmp_path / "there/n2/only").touch()
+    some = fetch(f"{tmp_path}/there/{{name}}/only", code=0).stderr
+    assert "fanout: n[1,3] (2): nothing there matches" in some and "1 file, 0.0 MB, from 1 of 3 machines" in some
+    assert "PATTERN is not UTF-8" in fetch("\udcff", code=2).stderr
     (tmp_path / ".ssh/known_hosts").write_text("")
     assert "host key mismatch" in fetch("x", code=255).stderr
