@@ -10,6 +10,7 @@ import click
 
 from fanout.cli.selection import Machines, on_machines, selection
 from fanout.cli.transfer import Transfer
+from fanout.cli.types import utf8
 from fanout.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def command(
     fanout copy -w @hosts.txt -g web site/ conf/ /srv/
     fanout copy -w 'db[1-3]' --mode 600 my.cnf '~/{name}.cnf'
 
-    DEST is the name that SRC has there; with several SRC, or a / at its end, the folder that they are put into.
+    DEST is the name that SRC has there; with several SRC, or a / at its end, the folder that they are put into; so are
+    `.`, `..` and `~`.
     One that does not begin with / is in the home folder; {id}, {name}, {address} and {role} are filled in.  A file is
     seen when it is complete and its hash is right, and not before; a folder that is there is replaced.  Machines
     need Python 3.8 or newer, and do not get again what they were sent before.
@@ -89,9 +91,11 @@ def command(
 
 def place(source: Source, dest: str, several: bool) -> str:
     """Where it goes on the machines."""
-    if several or dest.endswith("/"):
+    if not dest:
+        raise UsageError("DEST is empty: name what SRC becomes there, or a folder with a / at its end")
+    if several or dest.endswith("/") or dest == "~" or dest.rpartition("/")[2] in (".", ".."):
         dest = f"{dest.rstrip('/')}/{source.name}"
-    return dest if dest.startswith(("/", "~")) else f"~/{dest}"
+    return utf8(dest if dest.startswith(("/", "~")) else f"~/{dest}", "DEST")
 
 
 class Copy(Transfer):

@@ -9,6 +9,7 @@ import click
 
 from fanout.cli.main import INTERRUPTED
 from fanout.cli.selection import FLAT, Machines, on_machines, selection, settings
+from fanout.cli.types import utf8
 from fanout.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ PER_RELAY = 64
 
 
 @click.command("exec", short_help="Run one command on many machines.",
-               context_settings={"ignore_unknown_options": False})
+               context_settings={"allow_interspersed_args": False})  # as ssh: what follows COMMAND is its own
 @selection(f"none up to {FLAT} machines", "Until it is given up on a machine, and killed there")
 @click.option("-b", "--fold", "form", flag_value="fold", help="At the end, equal outputs once: 'node[1-499]: ...'.")
 @click.option("--diff", "form", flag_value="diff", help="At the end, how machines differ from the majority.")
@@ -43,8 +44,9 @@ def command(
     fanout exec -w 'web[1-9]' --diff -- cat /etc/resolv.conf
 
     Words are joined by spaces and read by each machine's shell, as with ssh; quote what it must not read.  Lines
-    come whole, as NAME: LINE, each to the stream it was written to.  On a terminal control characters are written
-    out; to a pipe or file bytes go exactly.
+    come whole, as NAME: LINE, each to the stream it was written to; the last gets an end where it has none, and one
+    longer than 1 MiB is broken.  On a terminal control characters are written out; to a pipe or file they go as they
+    are.
 
     \b
     Exit code: the highest of
@@ -52,10 +54,12 @@ def command(
       N    the command's own exit code; 128 + N for signal N
       124  it ran longer than --command-timeout
       255  a machine could not be reached, or was lost (the summary tells)
-    and 130 after Ctrl-C, which ends the command on every machine.
+    at least 1 when what is printed cannot be written here; and 130 after
+    Ctrl-C, which ends the command on every machine.
     """
     if errors_only and form is None:
         form = "stream-errors"
+    line = utf8(" ".join(words), "the command")
     stdin = read_stdin() if with_stdin else b""
 
     async def work(machines: Machines) -> int:
@@ -69,7 +73,7 @@ def command(
         printer = Printer([host.name for host in machines.hosts], form or "stream", errors_only=errors_only,
                           prefix=not no_prefix, quiet=quiet)
         try:
-            return await execute(machines, " ".join(words), stdin, printer, options)
+            return await execute(machines, line, stdin, printer, options)
         except asyncio.CancelledError:  # by a second Ctrl-C
             printer.close(interrupted=True)
             raise

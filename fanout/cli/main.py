@@ -7,10 +7,11 @@ on purpose is one `fanout: error:` line and its exit code; any other exception i
 from __future__ import annotations
 
 import gc
+import errno
 import importlib
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -39,10 +40,16 @@ COMMANDS = {
 
 INTERRUPTED = 130
 YOUNG_MOST = 50_000  # objects made before Python looks for garbage: imports make as many, and nearly all of them stay
+UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What standard output answers when its reader, or the room for it, is gone."""
 
 
 class Lazy(click.Group):
     """Imports the module of the command that is asked for, and no other."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        open_streams()
+        return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -87,6 +94,8 @@ class Lazy(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.filename is None and error.errno in UNWRITABLE:
+                unwritten(error)
             click.echo(f"fanout: error: {type(error).__name__}: {error}", err=True)
             if not show_traceback():
                 click.echo("This is a bug in fanout; FANOUT_DEBUG=1 shows where.", err=True)
@@ -100,6 +109,24 @@ def refuse(error: click.UsageError, ctx: click.Context) -> NoReturn:
     where = (error.ctx or ctx).command_path
     click.echo(f"fanout: error: {error.format_message().rstrip('.')} (see {where} --help)", err=True)
     sys.exit(error.exit_code)
+
+
+def open_streams() -> None:
+    """Standard streams that were closed (`>&-`) lead nowhere; else the next socket or file would be taken for them."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+
+
+def unwritten(error: OSError) -> NoReturn:
+    """What was to be shown could not be; a reader that is gone (`| head`) wants to hear no more."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)  # Python's own last flush must not fail
+    os.close(null)
+    if error.errno != errno.EPIPE:
+        click.echo(f"fanout: error: standard output cannot be written: {error.strerror}", err=True)
+    show_traceback()
+    sys.exit(1)
 
 
 def show_traceback() -> bool:

@@ -158,10 +158,26 @@ class Printer:
     # The terminal.
 
     def _write(self, number: int, data: bytes) -> None:
+        if data and self._streams[number] is not None:
+            self._erase()
+            self._put(number, data)
+
+    def _draw(self) -> None:
+        if not self._closed:
+            failed = f", {self._failed} failed" if self._failed else ""
+            self._put(2, f"\r\x1b[K{len(self._ends)}/{len(self._names)} machines{failed}".encode())
+            self._drawn = True
+            self._due = time.monotonic() + FRAME
+
+    def _erase(self) -> None:
+        if self._drawn:
+            self._drawn = False
+            self._put(2, b"\r\x1b[K")
+
+    def _put(self, number: int, data: bytes) -> None:
         stream = self._streams[number]
-        if not data or stream is None:
+        if stream is None:
             return
-        self._erase()
         try:
             stream.write(data)
             stream.flush()
@@ -175,19 +191,3 @@ class Printer:
                 self.code = max(self.code, UNWRITTEN)
                 name = "standard output" if number == 1 else "standard error"
                 self._say(f"error: {name} cannot be written, the rest of it is lost: {error.strerror}")
-
-    def _draw(self) -> None:
-        stream = self._streams[2]
-        if stream is not None and not self._closed:
-            failed = f", {self._failed} failed" if self._failed else ""
-            stream.write(f"\r\x1b[K{len(self._ends)}/{len(self._names)} machines{failed}".encode())
-            stream.flush()
-            self._drawn = True
-            self._due = time.monotonic() + FRAME
-
-    def _erase(self) -> None:
-        stream = self._streams[2]
-        if self._drawn and stream is not None:
-            stream.write(b"\r\x1b[K")
-            stream.flush()
-            self._drawn = False

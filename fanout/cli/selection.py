@@ -153,8 +153,8 @@ def narrowed(hosts: Iterable[Host], options: dict[str, Any]) -> list[Host]:
 async def provisioned(fleet: Fleet, spec: str, machines: int | None) -> AsyncIterator[list[Host]]:
     """The machines of a fleet, for as long as they are needed."""
     import asyncio
-    import signal
 
+    from fanout.cli.interrupts import terminating
     from fanout.fleets.base import Request
     from fanout.report.folder import new_run_id
     from fanout.report.text import clean
@@ -166,7 +166,8 @@ async def provisioned(fleet: Fleet, spec: str, machines: int | None) -> AsyncIte
     fleet.say = lambda text: click.echo(f"fanout: {clean(text)}", err=True)
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
-    loop.add_signal_handler(signal.SIGTERM, task.cancel)  # as Ctrl-C, which asyncio.run sees to
+    for number in terminating():
+        loop.add_signal_handler(number, task.cancel)  # as Ctrl-C, which asyncio.run sees to
     try:
         hosts = await fleet.provision(Request(run, machines), lambda done, total: None)
         if not hosts:

@@ -17,6 +17,7 @@ import click
 
 from fanout.agent.core.node import DONE
 from fanout.cli.selection import Machines, on_machines, selection, tree
+from fanout.cli.types import utf8
 from fanout.errors import FanoutError, FleetError, UsageError
 from fanout.names import expand, fold
 
@@ -111,6 +112,9 @@ class Shell:
 
     async def act(self, line: str) -> None:
         """Do what one line says."""
+        utf8(line, "this line")
+        if "\0" in line:
+            raise UsageError("a command cannot hold NUL characters")
         word, _, rest = line.partition(" ")
         if not line or line.startswith("#"):
             return

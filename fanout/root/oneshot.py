@@ -80,6 +80,7 @@ class Flat:
         self._redial: asyncio.TimerHandle | None = None
         self._over = asyncio.Event()
         self._stopping = False
+        self._error: BaseException | None = None
 
     async def run(self) -> None:
         """Until every machine has ended.  Cancelled: everything is stopped, on the machines too."""
@@ -88,6 +89,9 @@ class Flat:
         self.dial()
         try:
             await self._over.wait()
+            if self._error is not None:
+                await self._stop()
+                raise self._error
         except asyncio.CancelledError:
             await self._stop()
             raise
@@ -123,7 +127,13 @@ class Flat:
     def background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:  # one machine would be waited for for ever
+            self._error = task.exception()
+            self._over.set()
 
     def connected(self, machine: int) -> None:
         self._dialer.succeeded(machine)

@@ -15,6 +15,7 @@ import pytest
 
 from fanout.cli.copy import Copy, place
 from fanout.cli.selection import Machines
+from fanout.errors import UsageError
 from fanout.fleets.base import Host
 from fanout.fleets.openssh import LoopbackSshd
 from fanout.root.call import Call
@@ -27,10 +28,18 @@ Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 @pytest.mark.parametrize("dest, several, to", [
     ("/opt/x", False, "/opt/x"), ("/opt/", False, "/opt/file"), ("x", False, "~/x"), ("~/x", False, "~/x"),
     ("/opt", True, "/opt/file"), ("sub", True, "~/sub/file"), ("/", False, "/file"), ("x/{id}", False, "~/x/{id}"),
+    (".", False, "~/./file"), ("..", False, "~/../file"), ("~", False, "~/file"), ("/opt/.", False, "/opt/./file"),
 ])
 def test_where_it_goes(tmp_path: Path, dest: str, several: bool, to: str) -> None:
     (tmp_path / "file").touch()
     assert place(Source(tmp_path / "file"), dest, several) == to
+
+
+@pytest.mark.parametrize(("dest", "why"), [("", "DEST is empty"), ("\udcff", "DEST is not UTF-8")])
+def test_where_nothing_can_go(tmp_path: Path, dest: str, why: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=why):
+        place(Source(tmp_path / "file"), dest, False)
 
 
 @pytest.fixture

@@ -98,18 +98,26 @@ def test_no_relay_has_more_machines_than_its_width() -> None:
 
 
 @pytest.mark.sshd
-def test_from_the_command_line_with_input_and_with_ctrl_c(sshd: LoopbackSshd, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_from_the_command_line_with_input_and_with_ctrl_c(
+    sshd: LoopbackSshd, tmp_path: Path, number: signal.Signals
+) -> None:
     hosts = home_of(tmp_path, sshd)
     argv = [sys.executable, "-m", "fanout.cli", "exec", "-w", f"@{hosts}"]
     environment = {**os.environ, "HOME": str(tmp_path)}
     done = subprocess.run([*argv, "-b", "--stdin", "--", "cat; exit 4"], input=b"some\nlines\n", capture_output=True,
                           env=environment, timeout=60)
     assert (done.returncode, done.stdout) == (4, b"n[1-3] (3) [exit 4]:\n  some\n  lines\n"), done.stderr
+    done = subprocess.run([*argv, "-N", "-x", "n[2-3]", "echo", "-n", "-x", "$HOME", "-b"], capture_output=True,
+                          env=environment, timeout=60)
+    assert (done.returncode, done.stdout.split()[0]) == (0, b"-x"), done.stderr  # what follows COMMAND is its own
+    done = subprocess.run([*argv, "--", b"echo \xff"], capture_output=True, env=environment, timeout=60)
+    assert (done.returncode, done.stderr) == (2, b"fanout: error: the command is not UTF-8: 'echo \\udcff'\n")
     with subprocess.Popen([*argv, "--", "echo up; exec sleep 7373"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           env=environment) as process:
         assert process.stdout is not None
         assert sorted(process.stdout.readline() for _ in range(3)) == [b"n1: up\n", b"n2: up\n", b"n3: up\n"]
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and b"interrupted" in err
     assert not [pid for pid in sshd.processes() if b"7373" in Path(f"/proc/{pid}/cmdline").read_bytes()]

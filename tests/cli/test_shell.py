@@ -34,6 +34,13 @@ def test_it_keeps_the_tree_between_lines(sshd: LoopbackSshd, tmp_path: Path) -> 
         "n[1-3] (3): once", "n[1-2] (2):", "  once", "  again", "n3 [exit 5]:", "n[1-3] (3) [exit 1]:"], done.stderr
 
 
+def test_a_line_that_is_no_command_costs_only_itself(sshd: LoopbackSshd, tmp_path: Path) -> None:
+    done = subprocess.run(argv(sshd, tmp_path), input=b"echo \xff\necho \0\necho next\n", capture_output=True,
+                          env={**os.environ, "HOME": str(tmp_path)}, timeout=60)
+    assert (done.returncode, done.stdout) == (0, b"n[1-3] (3): next\n"), done.stderr
+    assert b"not UTF-8" in done.stderr and b"NUL" in done.stderr
+
+
 class Terminal:
     def __init__(self, fd: int) -> None:
         self.fd = fd
