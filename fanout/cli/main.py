@@ -6,8 +6,8 @@ on purpose is one `fanout: error:` line and its exit code; any other exception i
 
 from __future__ import annotations
 
-import gc
 import errno
+import gc
 import importlib
 import os
 import sys
