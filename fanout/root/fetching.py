@@ -86,7 +86,8 @@ class Intake:
         elif kind == parcels.FOLDER:
             self._try(parts[0], lambda: self._landing.make(parts[0]))
         elif kind == parcels.LINK:
-            self._try(parts[0], lambda: self._landing.link(*parts))
+            path, target = parts
+            self._try(path + b" -> " + target, lambda: self._landing.link(path, target))
         elif kind == parcels.LEFT:
             path, reason, size = parts
             self._leave(path, reason, size)
