@@ -213,7 +213,8 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 def test_what_it_starts_holds_nothing_of_the_link(tmp_path: Path) -> None:
     """A program that writes to what it thinks is the agent's output does no harm, and dies with the agent."""
     with Parent(tmp_path) as agent:
-        call = agent.spawn(argv=["sleep", "402"])
+        call = agent.spawn(shell="echo up; read it", ready="up")  # what is up opens and closes nothing any more
+        agent.answer(call, tree.READY, 1)
         (pid,) = children(agent.process.pid)
         links = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
         ours = {os.readlink(f"/proc/self/fd/{pipe.fileno()}") for pipe in (agent._in, agent._out, agent._err)}
