@@ -1,5 +1,6 @@
 """Fixtures that all tests share: a real sshd, labs, every Python, and the check for leftovers."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -10,6 +11,9 @@ from fanout.fleets.lab import Lab
 from tests.leftovers import Watch
 from tests.pythons import pythons
 from tests.sshd import LoopbackSshd, need_isolation, need_sshd
+
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, what is started here would be deaf to it too
 
 
 @pytest.fixture(scope="session", autouse=True)
