@@ -12,7 +12,6 @@ from tests.leftovers import Watch
 from tests.pythons import pythons
 from tests.sshd import LoopbackSshd, need_isolation, need_sshd
 
-
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, what is started here would be deaf to it too
 
 
