@@ -6,12 +6,14 @@ says of all others is a prediction.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from fanout.root.model import Costs, predict, rounds
+from fanout.root.model import Costs, predict, rounds, ship
 
 CALIBRATED = 100
+SLOWER = 1.2  # times what the root and this host explain
 HERE = 0.002  # s of CPU on this host for a machine, below which machines are taken to be elsewhere
 
 Found = tuple[int, str, tuple[int, ...], Callable[[str], float | None]]
@@ -54,6 +56,8 @@ def _flat(one: Found, flat: Found, costs: Costs) -> Costs:
         root_gap=root_cpu if here else _gap(flat[3]("ready"), n, dial, root_cpu),
         here_direct=here,
         here_start=each("command_here", 0.0) if here else 0.0,
+        here_byte=(flat[3]("files_here") or 0.0) if here else 0.0,
+        root_bandwidth=flat[3]("files_rate") or costs.root_bandwidth,
         root_message=(flat[3]("command_cpu") or 0.0) / messages if messages else costs.root_message,
         start=max(0.0, trip - 2 * costs.trip) if trip is not None else costs.start,
         memory=each("memory", costs.memory),
@@ -61,7 +65,9 @@ def _flat(one: Found, flat: Found, costs: Costs) -> Costs:
 
 
 def _tree(one: Found, row: Found, costs: Costs) -> Costs:
-    n, _, (top, fan), found = row
+    n, _, fans, found = row
+    top, fan = fans
+    costs = replace(costs, bandwidth=_bandwidth(n, fans, found("files_rate"), costs))
     first, all_of = one[3]("connect_cpu"), found("connect_cpu")
     if first is not None and all_of is not None:
         relayed = (all_of - first - (top - 1) * costs.root_cpu) / (n - top)
@@ -74,6 +80,15 @@ def _tree(one: Found, row: Found, costs: Costs) -> Costs:
     # All that is not the root's own part is spent by relays, each on its children one after the other.
     spent = None if ready is None else ready - predict(top, (top,), costs).ready
     return replace(costs, relay_gap=_gap(spent, fan, costs.dial, costs.relay_gap))
+
+
+def _bandwidth(n: int, fans: tuple[int, ...], rate: float | None, costs: Costs) -> float:
+    """Out of a relay: at least what it was seen to send, and no more where nothing else explains the time."""
+    if not rate:
+        return costs.bandwidth
+    seen = fans[1] * rate / n
+    others = ship(1.0, n, fans, replace(costs, bandwidth=math.inf))
+    return seen if n / rate > SLOWER * others else max(seen, costs.bandwidth)
 
 
 def _gap(seconds: float | None, fan: int, dial: float, known: float) -> float:

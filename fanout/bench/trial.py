@@ -199,11 +199,12 @@ async def _files(session: Session, found: dict[str, float]) -> None:
         session.kick()
         await settled(call, tree.DONE)
         session.shipping.over(call)
-        wall, cpu, _ = meter.read()
+        wall, cpu, here = meter.read()
     for _, (outcome, reason) in call.groups(tree.DONE):
         if outcome != "ok":
             raise RuntimeError(f"a file did not arrive: {reason}")
     found["files_rate"], found["files_cpu"] = size * count / wall, cpu
+    found["files_here"] = (here + cpu) / (size * count)  # CPU of this host, for a byte at a machine
 
 
 def main() -> int:

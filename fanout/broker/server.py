@@ -13,7 +13,7 @@ import uvicorn
 from fanout.broker.api import create_app
 from fanout.broker.service import Broker
 from fanout.errors import UsageError
-from fanout.fleets.jsonhttp import is_loopback
+from fanout.fleets.base import is_loopback
 
 CONNECTIONS = 500  # requests and connections at once; more are answered with 503
 BACKLOG = 256

@@ -108,6 +108,9 @@ class Copy(Transfer):
         self._calls: list[Call] = []
         self._targets = 0
 
+    def _weight(self) -> int:
+        return sum(source.size for source, _ in self._sources)
+
     async def _move(self, session: Session) -> None:
         from fanout.agent.core.node import DONE
 
@@ -150,12 +153,9 @@ class Copy(Transfer):
             what += f", {missing} not connected"
         self._draw_progress(machineset.count(self._targets), left, what)
 
-    def _size(self) -> int:
-        return sum(source.size for source, _ in self._sources)
-
     def _totals(self) -> dict[str, Any]:
-        return {"bytes": self._size()}
+        return {"bytes": self._weight()}
 
     def _moved(self) -> str:
         good = sum(outcome == "ok" for outcome, _ in self._ends.values())
-        return f"{self._size() / 1e6:.1f} MB on {good}"
+        return f"{self._weight() / 1e6:.1f} MB on {good}"

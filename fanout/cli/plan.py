@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fanout.cli.types import relays as relays_option
+from fanout.cli.types import size as size_option
 from fanout.report.text import plural
 
 if TYPE_CHECKING:
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
               help="How many machines relay for others; 0: the root reaches each itself.")
 @click.option("--depth", type=click.IntRange(min=1), metavar="N", help="Links from the root to the farthest leaf.")
 @click.option("--width", type=click.IntRange(min=1), metavar="N", help="Children of one relay, at most.")
+@click.option("--ship", metavar="SIZE", callback=size_option, default="0",
+              help="Files of so many bytes go to all machines, such as 100MB.")
 @click.option("--json", "as_json", is_flag=True, help="All of it, as JSON.")
-def command(machines: int, fleet: str, relays: int | None, depth: int | None, width: int | None,
+def command(machines: int, fleet: str, relays: int | None, depth: int | None, width: int | None, ship: int,
             as_json: bool) -> None:
     """What a tree of N machines would look like and cost, with a flat run beside it.  No machine is touched.
 
@@ -35,6 +38,8 @@ def command(machines: int, fleet: str, relays: int | None, depth: int | None, wi
     Is a second level of relays worth it?
       fanout plan -n 5000 --relays 50
       fanout plan -n 5000 --relays 10 --depth 3
+    What `fanout copy` would choose for 100 MB, and how long it would take:
+      fanout plan -n 500 --ship 100MB
     With what was measured on your own machines:
       fanout bench --fleet hosts:nodes.txt
       fanout plan --fleet hosts:nodes.txt -n 5000
@@ -49,8 +54,8 @@ def command(machines: int, fleet: str, relays: int | None, depth: int | None, wi
     kind_of(fleet.partition(":")[0], f"--fleet {fleet}")  # a mistyped one has no constants either
     own = constants.measured(fleet)
     costs = own or DEFAULT
-    tree = plan(machines, relays=relays, depth=depth, width=width, costs=costs)
-    tree_cost, flat_cost = predict(machines, tree.fans, costs), predict(machines, (machines,), costs)
+    tree = plan(machines, relays=relays, depth=depth, width=width, costs=costs, size=ship)
+    tree_cost, flat_cost = (predict(machines, fans, costs, ship) for fans in (tree.fans, (machines,)))
     if as_json:
         shape = {"machines": machines, "fans": tree.fans, "relays": tree.relays, "depth": tree.depth}
         click.echo(json.dumps({
@@ -59,7 +64,7 @@ def command(machines: int, fleet: str, relays: int | None, depth: int | None, wi
         return
     click.echo(f"{plural(machines, 'machine')}: {drawn(tree)}")
     both = [tree_cost, flat_cost] if tree.relays else [flat_cost]
-    click.echo(table(["tree", "flat"][-len(both):], both))
+    click.echo(table(["tree", "flat"][-len(both):], both, ROWS if ship else ROWS[:-1]))
     if own is None:
         click.echo(f"\nConstants: built in. To measure those of your own: fanout bench --fleet {fleet}", err=True)
     else:
@@ -78,9 +83,9 @@ def drawn(tree: Tree) -> str:
     return " - ".join(parts) + "\n"
 
 
-def table(heads: list[str], costs: list[Prediction]) -> str:
+def table(heads: list[str], costs: list[Prediction], shown: list[tuple[str, str, Any]]) -> str:
     rows: list[tuple[str, list[str]]] = [("", heads)]
-    rows += [(name, [show(getattr(cost, key)) for cost in costs]) for name, key, show in ROWS]
+    rows += [(name, [show(getattr(cost, key)) for cost in costs]) for name, key, show in shown]
     widths = [max(len(cells[i]) for _, cells in rows) for i in range(len(costs))]
     lines = [f"  {name:<34}" + "".join(f"{cell:>{width + 3}}" for cell, width in zip(cells, widths, strict=True))
              for name, cells in rows]
@@ -108,4 +113,5 @@ ROWS: list[tuple[str, str, Any]] = [
     ("root: sent while connecting", "root_bytes", size),
     ("root: memory for the tree", "root_memory", size),
     ("root: connections", "connections", str),
+    ("the files on every machine", "ship", seconds),
 ]

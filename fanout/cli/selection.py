@@ -36,6 +36,8 @@ class Machines:
     """In order, each once, one at least."""
     relay_key: str | None = None
     """See `Fleet.relay_key`."""
+    fleet: str = ""
+    """Whose measured constants the tree goes by."""
 
 
 def selection(auto: str, timeout: str) -> Callable[[Any], Any]:
@@ -110,7 +112,7 @@ async def chosen(options: dict[str, Any]) -> AsyncIterator[Machines]:
     fleet = open_fleet(spec)
     fleet.unlimited = options["yes"]
     async with provisioned(fleet, spec, options["machines"]) as hosts:
-        yield Machines(narrowed(hosts, options), fleet.relay_key)
+        yield Machines(narrowed(hosts, options), fleet.relay_key, spec)
 
 
 def named(specs: Iterable[str]) -> list[Host]:
@@ -237,14 +239,16 @@ def settings(options: dict[str, Any]) -> Settings:
         kex=options["kex"] or KEX, cipher=options["cipher"] or CIPHER)
 
 
-def tree(machines: Machines, options: dict[str, Any]) -> Session:
-    """A session over these machines, not connected yet."""
+def tree(machines: Machines, options: dict[str, Any], size: int = 0) -> Session:
+    """A session over these machines, not connected yet; `size`: bytes that each of them will be sent."""
+    from fanout.root import constants
     from fanout.root.machine import Machine
     from fanout.root.planner import plan
     from fanout.root.session import Session
 
     hosts = machines.hosts
     parents = plan(len(hosts), relays=options["relays"], depth=None, width=options["width"],
-                   preferred=[i for i, host in enumerate(hosts) if host.relay]).parents
+                   preferred=[i for i, host in enumerate(hosts) if host.relay], costs=constants.of(machines.fleet),
+                   size=0 if all(host.here for host in hosts) else size).parents
     return Session([Machine(i, host, host.role or "") for i, host in enumerate(hosts)], parents, settings(options),
                    relay_key=machines.relay_key)

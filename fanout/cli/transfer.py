@@ -61,7 +61,7 @@ class Transfer(ABC):
     async def _work(self) -> None:
         import asyncio
 
-        session = tree(self._machines, self._options)
+        session = tree(self._machines, self._options, self._weight())
         try:
             await session.connect(lambda done, total: self._draw(f"{done}/{total} machines connected"))
             for machine, (outcome, reason) in session.down.items():
@@ -75,6 +75,10 @@ class Transfer(ABC):
             await moving
         finally:
             await session.end(grace=0.0)
+
+    def _weight(self) -> int:
+        """Bytes that go to each machine."""
+        return 0
 
     @abstractmethod
     async def _move(self, session: Session) -> None:

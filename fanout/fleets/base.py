@@ -6,6 +6,7 @@ that dies in between leaves work to another one, which takes back what had been 
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -24,6 +25,16 @@ def unheard(text: str) -> None:
 
 def unwritten(made: Mapping[str, Any]) -> None:
     """Nobody writes it down."""
+
+
+def is_loopback(address: str) -> bool:
+    """Whether it is this host that answers there."""
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,11 @@ class Host:
     @property
     def reached_inside(self) -> str:
         return self.inside or self.address
+
+    @property
+    def here(self) -> bool:
+        """On the root's own host: what is sent to it takes CPU, and no line."""
+        return self.local or (self.jump is None and is_loopback(self.address))
 
 
 @dataclass(frozen=True)

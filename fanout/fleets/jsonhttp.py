@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-import ipaddress
 import json
 import ssl
 import urllib.error
@@ -21,6 +20,7 @@ from typing import IO, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from fanout.errors import FleetError, UsageError
+from fanout.fleets.base import is_loopback
 
 TIMEOUT = 15.0  # s; for each wait of a request
 MAX_ANSWER = 64 << 20  # bytes; a hundred thousand machines have less
@@ -101,15 +101,6 @@ def checked_url(text: str) -> str:
     if parts.scheme == "http" and not is_loopback(host):
         raise UsageError(f"{text}: plain HTTP would show your token to the network: use https://")
     return text.rstrip("/")
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _trust(ca: Path | None) -> ssl.SSLContext:

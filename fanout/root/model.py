@@ -55,8 +55,12 @@ class Costs:
     """CPU of the root for a message, in or out."""
     relay_message: float = 0.0003
     """... and of a relay."""
+    here_byte: float = 0.0
+    """... and a byte of a file that comes to a machine."""
+    root_bandwidth: float = 25e6
+    """Bytes a second out of the root: it often is in an office or at home, where the line up is a slow one."""
     bandwidth: float = 100e6
-    """Bytes a second out of a node."""
+    """... and out of a relay."""
     payload: int = 100_000
     """Bytes of the agent as it is sent to each machine."""
     memory: float = 60e3
@@ -88,18 +92,21 @@ class Prediction:
     """Of the root: its descriptors."""
     bound: str
     """What holds up the connecting most, in words."""
+    ship: float
+    """Seconds for files from the root to be on every machine, once all are ready."""
 
 
-def predict(n: int, fans: Sequence[int], costs: Costs) -> Prediction:
-    """`n` machines in a tree of these fans, the root's first."""
+def predict(n: int, fans: Sequence[int], costs: Costs, size: int = 0) -> Prediction:
+    """`n` machines in a tree of these fans, the root's first, which are shipped files of `size` bytes in all."""
     top = fans[0]
     spans = [
-        _span(fan, costs.root_gap if level == 0 else costs.relay_gap, costs) for level, fan in enumerate(fans)]
+        _span(fan, costs.root_gap if level == 0 else costs.relay_gap, _bandwidth(level, costs), costs)
+        for level, fan in enumerate(fans)]
     # A relay's word that its child is up waits for that of the others: only then does the next level begin.
     path = sum(seconds for seconds, _ in spans) + HOLD * max(0, len(fans) - 2)
     cpu = top * costs.root_cpu + (n - top) * costs.root_relayed
     shared = (top * costs.here_direct + (n - top) * costs.here_relayed + cpu) / costs.here_cores
-    introduce = n * INTRODUCED * sum(fans) / costs.bandwidth
+    introduce = sum(_sending(n * INTRODUCED, fans, costs))
     here = costs.dial + shared if costs.here_direct else 0.0
     alone = costs.dial + cpu
     if here > max(path, alone):
@@ -124,12 +131,30 @@ def predict(n: int, fans: Sequence[int], costs: Costs) -> Prediction:
         root_memory=top * costs.memory + n * 1000,
         connections=top,
         bound=bound,
+        ship=ship(size, n, fans, costs),
     )
 
 
-def _span(fan: int, gap: float, costs: Costs) -> tuple[float, str]:
+def ship(size: float, n: int, fans: Sequence[int], costs: Costs) -> float:
+    """Seconds until a file of so many bytes is on all machines.
+
+    Relays send on what they have while more comes, so the slowest node says how long it takes, not the sum.
+    """
+    return max(*_sending(size, fans, costs), size * n * costs.here_byte / costs.here_cores)
+
+
+def _sending(size: float, fans: Sequence[int], costs: Costs) -> list[float]:
+    """Seconds that a node of each level sends, if each of its children gets so many bytes."""
+    return [size * fan / _bandwidth(level, costs) for level, fan in enumerate(fans)]
+
+
+def _bandwidth(level: int, costs: Costs) -> float:
+    return costs.bandwidth if level else costs.root_bandwidth
+
+
+def _span(fan: int, gap: float, bandwidth: float, costs: Costs) -> tuple[float, str]:
     """(seconds from the first dial of a node to its last child's agent, what bounds it)"""
-    gap = max(gap, costs.payload / costs.bandwidth)
+    gap = max(gap, costs.payload / bandwidth)
     dialled = costs.dial + (fan - 1) * gap
     waited = rounds(fan) * costs.dial
     if waited > dialled:

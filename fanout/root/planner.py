@@ -8,6 +8,7 @@ neighbours in the hosts file, often a rack), but for those that are moved to be 
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,15 +18,17 @@ from fanout.errors import UsageError
 from fanout.root.model import DEFAULT, Costs, predict
 
 FLAT = 32
-"""Up to so many machines the root reaches each itself: a second of its CPU at most, and one hop less."""
+"""Up to so many machines relays must save a second: the root reaches each itself by a second of its CPU at most."""
 FLAT_MOST = 256
 """Most machines that the root reaches itself when nobody says, even where that is fastest: descriptors, and logs."""
 WIDTH = 64
 """Most children of a node when nobody says: a relay pays 8 MB and 12 ms or more for the `ssh` of each."""
 COMMANDS = 10
 """So many commands on all machines are counted with the connecting when trees are compared."""
+DEEPEST = 5
+"""Most links from the root to a leaf, where so many hold all machines."""
 DEEPER = 1.0
-"""Seconds that a level of relays below relays must save: a hop more for all that follows, more relays to lose."""
+"""Seconds that a level of relays must save, but for the first: a hop more for all that follows, more relays to lose."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Tree:
 
 def plan(
     n: int, *, relays: int | None, depth: int | None, width: int | None, preferred: Iterable[int] = (),
-    costs: Costs = DEFAULT,
+    costs: Costs = DEFAULT, size: int = 0,
 ) -> Tree:
     """The tree of `n` machines, as even as it can be.
 
@@ -102,14 +105,18 @@ def plan(
     width allows.  `width`: most children of any relay; None for what the depth needs, else WIDTH.
     `preferred`: machines that take the places of relays before others, those nearest the root first.
     `costs`: by which the number of relays is chosen, where nothing but the width is given.
+    `size`: bytes of the files that all machines will be sent.  Where they take longer than connecting, few machines
+    at each node are best: what leaves a node leaves it once for each of its children.
 
     UsageError, saying which of these contradict each other.
     """
     _check(n, relays, depth, width)
     if relays is None:
-        top, depth, width = _even(n, depth, width) if depth else _cheapest(n, width, costs)
+        top, depth, width = _even(n, depth, width) if depth else _cheapest(n, None, width, costs, size)
     elif relays == 0:
         top, depth, width = n, 1, 1
+    elif size and depth is None and relays < n:
+        top, depth, width = _cheapest(n, relays, width, costs, size)
     else:
         top, (depth, width) = relays, _given(n, relays, depth, width)
     return _name(*_shape(n, top, depth, width), preferred)
@@ -148,30 +155,32 @@ def _even(n: int, depth: int, width: int | None) -> tuple[int | None, int, int]:
     return _ceil(n, _capacity(width, depth, n)), depth, width
 
 
-def _cheapest(n: int, width: int | None, costs: Costs) -> tuple[int | None, int, int]:
+def _cheapest(
+    n: int, relays: int | None, width: int | None, costs: Costs, size: int
+) -> tuple[int | None, int, int]:
     """(relays, depth, width) of the tree that the model says costs least, among all that are even."""
     limit = width or WIDTH
     found: list[tuple[float, tuple[int | None, int, int]]] = []
-    if n <= FLAT:
-        return None, 1, n
-    if n <= FLAT_MOST and width is None:
-        found.append((_price(n, (n,), costs), (None, 1, n)))
-    depth = 2
-    while True:
-        for top in range(2, min(n - 1, max(limit, FLAT)) + 1):
+    if relays is None and n <= (FLAT if width else FLAT_MOST):
+        found.append((_price(n, (n,), costs, size), (None, 1, n)))
+    tops = range(1 if size else 2, max(limit, FLAT) + 1) if relays is None else (relays,)
+    for depth in itertools.count(2):
+        for top in tops:
             even = _narrowest(_ceil(n, top), depth)
-            if even <= limit:
-                found.append((_price(n, (top, *[even] * (depth - 1)), costs), (top, depth, even)))
-        if found and depth > 2:
+            if even <= limit and top + depth - 1 <= n:
+                price = _price(n, (top, *[even] * (depth - 1)), costs, size)
+                found.append((price, (top, depth, even)))
+        if found and depth >= DEEPEST:
             return min(found, key=lambda entry: entry[0])[1]
-        depth += 1
+    raise AssertionError
 
 
-def _price(n: int, fans: tuple[int, ...], costs: Costs) -> float:
-    """Seconds that the user waits and that the root works, for connecting and some commands."""
-    cost = predict(n, fans, costs)
+def _price(n: int, fans: tuple[int, ...], costs: Costs, size: int) -> float:
+    """Seconds that the user waits and that the root works, for connecting, some commands, and the files."""
+    cost = predict(n, fans, costs, size)
     commands = COMMANDS * (cost.command + cost.root_command_cpu)
-    return cost.ready + cost.root_cpu + commands + DEEPER * max(0, len(fans) - 2)
+    deeper = DEEPER * max(0, len(fans) - (1 if n <= FLAT else 2))
+    return cost.ready + cost.root_cpu + cost.ship + commands + deeper
 
 
 def _given(n: int, relays: int, depth: int | None, width: int | None) -> tuple[int, int]:

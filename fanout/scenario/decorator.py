@@ -11,6 +11,7 @@ from typing import Any, overload
 from fanout.durations import parse_duration
 from fanout.errors import UsageError
 from fanout.scenario.build import Git
+from fanout.scenario.sizes import parse_size
 
 Function = Callable[..., Awaitable[object]]
 
@@ -32,6 +33,8 @@ class Scenario:
     tags: tuple[str, ...] = ()
     quorum: float = 1.0
     """The share of machines that must connect, and must still be there at the end."""
+    ships: int = 0
+    """Bytes of files for all machines that the tree is made for."""
     build: Git | None = None
     """What is built before, and is on every machine when the scenario starts."""
 
@@ -55,6 +58,7 @@ def scenario(
     tags: Iterable[str] = (),
     name: str | None = None,
     quorum: float = 1.0,
+    ships: str | int = 0,
     build: Git | None = None,
 ) -> Callable[[Function], Scenario]: ...
 
@@ -68,20 +72,22 @@ def scenario(
     tags: Iterable[str] = (),
     name: str | None = None,
     quorum: float = 1.0,
+    ships: str | int = 0,
     build: Git | None = None,
 ) -> Scenario | Callable[[Function], Scenario]:
     """Make an `async def f(fleet, ...)` a scenario.
 
     `machines`: how many, or how many of each role; -n and --role override it.  Without it the scenario takes all
     that the fleet has.  `ttl`: for the whole run, such as "2h"; --timeout overrides it.  `quorum`: the share of
-    machines that must connect before the scenario starts, and that must not be lost until it ends.  `build`: made by
-    `git(...)`; `fleet.build` has the paths of its outputs on the machines.
+    machines that must connect before the scenario starts, and that must not be lost until it ends.  `ships`: how much
+    it ships to all machines, such as "100MB", where that is much: --relays auto takes a tree that is fast for it.
+    `build`: made by `git(...)`; `fleet.build` has the paths of its outputs on the machines.
     Further parameters of the function come from --arg, typed by their annotations and defaults.
 
     UsageError for anything that cannot be meant.
     """
     if function is not None:
-        return _make(function, name=None, machines=None, roles={}, ttl=None, tags=(), quorum=1.0, build=None)
+        return _make(function, name=None)
     if isinstance(tags, str):
         raise UsageError(f"@scenario(tags={tags!r}): give a list of tags")
     if not 0 < quorum <= 1:
@@ -97,11 +103,12 @@ def scenario(
     elif machines is not None:
         number = _count(machines, "machines")
     seconds = None if ttl is None else parse_duration(ttl)
+    size = parse_size(ships)
 
     def decorate(function: Function) -> Scenario:
         return _make(
             function, name=name, machines=number, roles=roles, ttl=seconds, tags=tuple(tags), quorum=quorum,
-            build=build)
+            ships=size, build=build)
 
     return decorate
 

@@ -129,7 +129,7 @@ async def run(path: Path, options: RunOptions, observers: Sequence[Observer] = (
         relays = options.relays or 0
         if machines is not None:  # what is wrong is told before it costs
             relays = plan(machines, relays=options.relays, depth=options.depth, width=options.width,
-                          costs=constants.of(options.fleet)).relays
+                          costs=constants.of(options.fleet), size=scenario.ships).relays
         request = Request(options.run, machines, roles, heads=max(1, relays))
         work = _Run(scenario, args, request, source, options, Observers(observers), path.resolve().parent)
         return await work.go()
@@ -307,7 +307,8 @@ class _Run:
         if booting := self.source.booting:  # a relay that still boots would hold up its whole subtree
             preferred = sorted(range(len(hosts)), key=lambda i: (i in booting, not hosts[i].relay))
         tree = plan(len(hosts), relays=options.relays, depth=options.depth, width=options.width, preferred=preferred,
-                    costs=constants.of(options.fleet))
+                    costs=constants.of(options.fleet),
+                    size=0 if all(host.here for host in hosts) else self.scenario.ships)
         if tree.relays and self.options.lease < LEASE_LEAST:
             self.observer.warning(
                 f"a lease of {show_duration(self.options.lease)} is shorter than what it takes to notice a relay that "

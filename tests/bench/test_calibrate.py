@@ -17,7 +17,8 @@ def found(n: int, fans: tuple[int, ...], costs: Costs) -> Found:
         "ready": cost.ready, "connect_cpu": cost.root_cpu, "command_cpu": cost.root_command_cpu,
         "command_messages": cost.root_messages, "memory": cost.root_memory,
         "connect_here": top * costs.here_direct + (n - top) * costs.here_relayed,
-        "command_here": n * costs.here_start, "trip": 2 * costs.trip + costs.start}
+        "command_here": n * costs.here_start, "trip": 2 * costs.trip + costs.start,
+        "files_rate": n / predict(n, fans, costs, 10**6).ship * 1e6, "files_here": costs.here_byte}
     return n, "", fans, values.get
 
 
@@ -27,17 +28,20 @@ def rows(costs: Costs) -> list[Found]:
 
 def test_machines_elsewhere() -> None:
     costs = replace(DEFAULT, dial=0.1, root_cpu=0.004, root_gap=0.009, relay_gap=0.05, start=0.02, root_message=0.001,
-                    root_relayed=0.001)
+                    root_relayed=0.001, root_bandwidth=11e6, bandwidth=13e6)
     got = calibrate(rows(costs), DEFAULT, cores=4)
     assert got.here_direct == 0
-    for name in ("dial", "root_cpu", "root_gap", "relay_gap", "start", "root_message", "root_relayed"):
+    for name in ("dial", "root_cpu", "root_gap", "relay_gap", "start", "root_message", "root_relayed",
+                 "root_bandwidth", "bandwidth"):
         assert getattr(got, name) == pytest.approx(getattr(costs, name), rel=0.2), name
 
 
 def test_machines_on_this_host() -> None:
-    costs = replace(DEFAULT, here_direct=0.03, here_relayed=0.05, here_start=0.002, here_cores=2)
+    costs = replace(DEFAULT, here_direct=0.03, here_relayed=0.05, here_start=0.002, here_cores=2, here_byte=2e-8)
     got = calibrate(rows(costs), DEFAULT, cores=2)
     assert (got.here_direct, got.here_relayed) == (pytest.approx(0.03), pytest.approx(0.05, rel=0.1))
+    assert got.here_byte == costs.here_byte and got.bandwidth == costs.bandwidth
+    assert predict(400, (8, 49), got, 10**8).ship == pytest.approx(predict(400, (8, 49), costs, 10**8).ship, rel=0.1)
     assert predict(400, (8, 49), got).ready == pytest.approx(predict(400, (8, 49), costs).ready, rel=0.1)
 
 

@@ -49,6 +49,15 @@ def test_a_tree_that_is_given_is_taken() -> None:
     assert (tree["fans"], tree["connections"]) == ([8, 62], 8)
 
 
+def test_what_a_file_takes_and_the_tree_that_is_fast_for_it() -> None:
+    text = plan("-n", "40", "--ship", "100MB")
+    assert "root - 1 relay - up to 3 relays each" in text
+    assert text.split("the files on every machine")[1].split()[:4] == ["4.2", "s", "168", "s"]
+    assert "the files" not in plan("-n", "40")
+    done = CliRunner().invoke(main, ["plan", "-n", "5", "--ship", "much"])
+    assert done.exit_code == 2 and "is not a number of bytes" in done.output
+
+
 def test_a_contradiction_is_named() -> None:
     done = CliRunner().invoke(main, ["plan", "-n", "5", "--relays", "9"])
     assert done.exit_code == 2 and "--relays 9" in done.output

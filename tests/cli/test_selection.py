@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 
-from fanout.cli.selection import chosen
+from fanout.cli.selection import Machines, chosen, tree
 from fanout.errors import UsageError
 from fanout.fleets.base import Host
 
 DEFAULTS: dict[str, Any] = {
     "names": (), "fleet": None, "machines": None, "exclude": (), "roles": (), "user": None, "yes": False}
+TREE: dict[str, Any] = {
+    "relays": None, "width": None, "connect_timeout": 15.0, "handshakes": 32, "forward_agent": False, "kex": None,
+    "cipher": None}
 MAKER = """#!/bin/sh
 echo "$1" >> {log}
 [ "$1" = down ] && exit
@@ -29,6 +32,17 @@ printf '127.0.0.1:1 name=%s\\n' x-1 x-2
 async def take(**options: Any) -> list[Host]:
     async with chosen({**DEFAULTS, **options}) as machines:
         return machines.hosts
+
+
+@pytest.mark.parametrize(("network", "jump", "size", "tops"), [
+    ("10.0.0", None, 0, 5), ("10.0.0", None, 100 << 20, 1), ("127.0.0", None, 100 << 20, 5),
+    ("127.0.0", "gate", 100 << 20, 1)])
+async def test_files_go_up_the_line_once_where_there_is_one(
+    network: str, jump: str | None, size: int, tops: int
+) -> None:
+    """Machines on this host are the exception: no line is in between."""
+    hosts = [Host(f"n{i}", f"{network}.{i}", jump=jump) for i in range(1, 41)]
+    assert tree(Machines(hosts), TREE, size).topology.parents.count(None) == tops
 
 
 async def test_names_files_exclusions_and_groups_choose_the_machines(tmp_path: Path) -> None:

@@ -41,6 +41,16 @@ def test_machines_on_the_roots_own_host_share_its_cores() -> None:
     assert tree.ready > flat.ready and "this host" in tree.bound
 
 
+def test_the_slowest_node_says_how_long_a_file_takes() -> None:
+    costs = replace(DEFAULT, root_bandwidth=10e6, bandwidth=100e6)
+    assert predict(40, (4, 9), costs, 10**8).ship == pytest.approx(40)  # the root sends four copies
+    assert predict(40, (1, 39), costs, 10**8).ship == pytest.approx(39)  # a relay sends 39
+    assert predict(40, (1, 6, 6), costs, 10**8).ship == pytest.approx(10)
+    here = replace(costs, here_byte=1e-8, here_cores=2)
+    assert predict(40, (1, 6, 6), here, 10**8).ship == pytest.approx(20)  # all bytes of all machines pass here
+    assert predict(40, (1, 6, 6), costs).ship == 0
+
+
 @pytest.mark.parametrize(("n", "depth"), [(60, 1), (300, 2), (300, 3)])
 def test_the_formula_agrees_with_the_protocol_core(n: int, depth: int) -> None:
     tree = plan(n, relays=None, depth=depth, width=None)

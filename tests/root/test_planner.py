@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fanout.errors import UsageError
+from fanout.root.model import DEFAULT, predict
 from fanout.root.planner import FLAT, WIDTH, Tree, plan
 
 
@@ -139,6 +142,39 @@ def test_marked_machines_become_relays_nearest_the_root_first() -> None:
     tree = plan(14, relays=2, depth=3, width=2, preferred=[13, 5])
     assert tree.children(None) == (5, 13)
     assert tree.parents[0] in (5, 13)
+
+
+@settings(deadline=None)
+@given(n=st.integers(1, 700), relays=st.none() | st.integers(0, 12), width=st.none() | st.integers(1, 12),
+       size=st.sampled_from([1, 10**6, 10**8, 10**11]))
+def test_for_files_every_limit_is_kept_too(n: int, relays: int | None, width: int | None, size: int) -> None:
+    assume(relays is None or relays <= n)
+    tree = plan(n, relays=relays, depth=None, width=width, size=size)
+    check(tree, n)
+    assert relay_width(tree) <= (width or WIDTH) and (not relays or len(tree.children(None)) == relays)
+    plain = plan(n, relays=relays, depth=None, width=width)
+    taken, other = (predict(n, fans, DEFAULT, size) for fans in (tree.fans, plain.fans))
+    assert taken.ship <= other.ship
+
+
+def test_a_large_file_goes_up_the_roots_line_once_and_from_each_relay_a_few_times() -> None:
+    """... where the line is a slow one; where it is as fast as any, as many times as from a relay."""
+    assert plan(40, relays=None, depth=None, width=None, size=10**8).fans == (1, 3, 3, 3)
+    even = replace(DEFAULT, root_bandwidth=100e6)
+    assert plan(39, relays=None, depth=None, width=None, size=10**8, costs=even).fans == (3, 3, 3)
+    slow = replace(DEFAULT, bandwidth=5e6)
+    assert plan(40, relays=None, depth=None, width=None, size=10**8, costs=slow).fans[0] > 2
+
+
+def test_a_small_file_changes_nothing() -> None:
+    for n in (10, FLAT, 100, 1000):
+        tree = plan(n, relays=None, depth=None, width=None)
+        assert plan(n, relays=None, depth=None, width=None, size=10_000).fans == tree.fans
+
+
+def test_relays_that_are_given_get_few_children_each_for_a_large_file() -> None:
+    assert plan(100, relays=4, depth=None, width=None).fans == (4, 24)
+    assert plan(100, relays=4, depth=None, width=None, size=10**9).fans == (4, 5, 4)
 
 
 def test_automatic_is_flat_while_the_root_is_quick_enough_itself() -> None:
