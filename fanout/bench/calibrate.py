@@ -13,6 +13,7 @@ from dataclasses import replace
 from fanout.root.model import Costs, predict, rounds, ship
 
 CALIBRATED = 100
+FASTER = 4  # times the root's bandwidth
 SLOWER = 1.2  # times what the root and this host explain
 HERE = 0.002  # s of CPU on this host for a machine, below which machines are taken to be elsewhere
 
@@ -28,6 +29,10 @@ def calibrate(rows: Sequence[Found], costs: Costs, cores: int) -> Costs:
         return costs
     flat = min(flats, key=lambda row: abs(row[0] - CALIBRATED))
     costs = _flat(one, flat, replace(costs, here_cores=cores))
+    if costs.here_direct:
+        # The least: what else this host has to do meanwhile counts in a transfer that takes long.
+        seen = [found for row in rows if row[0] > 1 and (found := row[3]("files_here")) is not None]
+        costs = replace(costs, here_byte=min(seen, default=0.0))
     trees = [row for row in rows if len(row[2]) == 2 and row[0] == flat[0]]
     if trees:
         costs = _tree(one, min(trees, key=lambda row: row[2][0]), costs)
@@ -56,7 +61,6 @@ def _flat(one: Found, flat: Found, costs: Costs) -> Costs:
         root_gap=root_cpu if here else _gap(flat[3]("ready"), n, dial, root_cpu),
         here_direct=here,
         here_start=each("command_here", 0.0) if here else 0.0,
-        here_byte=(flat[3]("files_here") or 0.0) if here else 0.0,
         root_bandwidth=flat[3]("files_rate") or costs.root_bandwidth,
         root_message=(flat[3]("command_cpu") or 0.0) / messages if messages else costs.root_message,
         start=max(0.0, trip - 2 * costs.trip) if trip is not None else costs.start,
@@ -83,12 +87,16 @@ def _tree(one: Found, row: Found, costs: Costs) -> Costs:
 
 
 def _bandwidth(n: int, fans: tuple[int, ...], rate: float | None, costs: Costs) -> float:
-    """Out of a relay: at least what it was seen to send, and no more where nothing else explains the time."""
+    """Out of a relay: at least what it was seen to send, and no more where nothing else explains the time.
+
+    Else it stays unknown, and is not taken for much faster than the root's: wide relays would gain little by it, and
+    lose much if it is not so.
+    """
     if not rate:
         return costs.bandwidth
     seen = fans[1] * rate / n
     others = ship(1.0, n, fans, replace(costs, bandwidth=math.inf))
-    return seen if n / rate > SLOWER * others else max(seen, costs.bandwidth)
+    return seen if n / rate > SLOWER * others else max(seen, min(costs.bandwidth, FASTER * costs.root_bandwidth))
 
 
 def _gap(seconds: float | None, fan: int, dial: float, known: float) -> float:

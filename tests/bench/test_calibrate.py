@@ -45,6 +45,11 @@ def test_machines_on_this_host() -> None:
     assert predict(400, (8, 49), got).ready == pytest.approx(predict(400, (8, 49), costs).ready, rel=0.1)
 
 
+def test_a_relays_line_that_was_never_full_is_not_taken_for_a_fast_one() -> None:
+    costs = replace(DEFAULT, root_bandwidth=2e6, bandwidth=50e6)
+    assert calibrate(rows(costs), DEFAULT, cores=4).bandwidth == pytest.approx(8e6)
+
+
 def test_what_was_not_measured_stays_as_it_was() -> None:
     assert calibrate([], DEFAULT, cores=2) == DEFAULT
     assert calibrate(rows(DEFAULT)[:1], DEFAULT, cores=2) == DEFAULT
