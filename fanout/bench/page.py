@@ -6,6 +6,7 @@ import html
 from collections.abc import Callable, Sequence
 
 from fanout.bench.contest import ONE, Contest, Row
+from fanout.bench.figure import median
 from fanout.bench.plot import STYLE, Chart, Line, Point
 from fanout.bench.shapes import FLAT
 from fanout.report.text import size
@@ -68,8 +69,8 @@ def text(contest: Contest) -> str:
     if any(peer.walls for peer in contest.peers):
         parts.append("`true` on all, from first contact:\n" + _text_table(
             [("n", "tool", "seconds", "CPU here", "failed")] + [
-                (str(peer.n), peer.peer, seconds(_median(peer.walls)) if peer.walls else "-",
-                 seconds(_median(peer.cpus)) if peer.cpus else "-", str(len(peer.failures) or ""))
+                (str(peer.n), peer.peer, seconds(median(peer.walls)) if peer.walls else "-",
+                 seconds(median(peer.cpus)) if peer.cpus else "-", str(len(peer.failures) or ""))
                 for peer in contest.peers]))
     parts += [verdict(contest), *contest.notes]
     return "\n\n".join(part for part in parts if part)
@@ -171,15 +172,10 @@ def _chart(contest: Contest, title: str, key: str, show: Show, *, cross: bool = 
 
 def _peers_chart(contest: Contest) -> Chart:
     names = dict.fromkeys(peer.peer for peer in contest.peers)
-    lines = [Line(name, [Point(peer.n, _median(peer.walls), min(peer.walls), max(peer.walls))
+    lines = [Line(name, [Point(peer.n, median(peer.walls), min(peer.walls), max(peer.walls))
                          for peer in contest.peers if peer.peer == name and peer.walls], colour % 7)
              for colour, name in enumerate(names)]
     return Chart("`true` on all, from first contact", "machines", "", lines, show=seconds)
-
-
-def _median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2] if len(values) % 2 else sum(
-        sorted(values)[len(values) // 2 - 1 : len(values) // 2 + 1]) / 2
 
 
 def _cells(row: Row, figures: Sequence[tuple[str, str, Show]]) -> list[str]:
@@ -211,8 +207,8 @@ def _html_peers(contest: Contest) -> str:
         return ""
     lines = ["<tr><th>n</th><th>tool</th><th>seconds</th><th>CPU here</th><th>failed</th></tr>"]
     for peer in contest.peers:
-        wall = seconds(_median(peer.walls)) if peer.walls else "-"
-        cpu = seconds(_median(peer.cpus)) if peer.cpus else "-"
+        wall = seconds(median(peer.walls)) if peer.walls else "-"
+        cpu = seconds(median(peer.cpus)) if peer.cpus else "-"
         why = html.escape(f"{len(peer.failures)}: {peer.failures[0]}") if peer.failures else ""
         lines.append(f"<tr><td>{peer.n}</td><td>{html.escape(peer.peer)}</td><td>{wall}</td><td>{cpu}</td>"
                      f"<td>{why}</td></tr>")
