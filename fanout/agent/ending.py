@@ -72,7 +72,7 @@ class Ending:
             from .streams import collect
 
             self._flush_most = collect(self.agent, self.call, self._collect)
-        self.agent.node.flush(self.agent.loop.now)
+        self.agent.node.flush()
         self._started = time.monotonic()
         self._flush()
 

@@ -190,7 +190,7 @@ class Node:
             self._arrived(events)
         else:
             # Behind the metrics that came before: once the root knows of the loss, nothing more comes this way.
-            self.flush(now)
+            self.flush()
             body = codec.pack([[key, value, machineset.pack(machines)] for key, value, machines in events])
             self._up(frames.REPORT, frames.FENCED, body, [])
 
@@ -383,7 +383,7 @@ class Node:
                 self._arrived(events)
                 link.receiver(cls).settle(number)
             elif kind == frames.FENCED:
-                self.flush(now)
+                self.flush()
                 self._up(cls, kind, body, [(link.receiver(cls), number)])
             else:
                 self._merger.add(events, (link.receiver(cls), number), now)
@@ -470,7 +470,7 @@ class Node:
         assert self.me is not None
         self._metrics.add(self.me, name, unit, label, value, now)
 
-    def flush(self, now: float) -> None:
+    def flush(self) -> None:
         """Send what is gathered without waiting for more: the run ends here."""
         measured = self._metrics.flush(float("inf"))
         if measured is not None:
