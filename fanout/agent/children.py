@@ -264,7 +264,7 @@ class Children:
             machine = spec["id"]
             old = self.connections.pop(machine, None)
             if old is not None:  # the root knows that it leads nowhere any more
-                self.agent.node.children.pop(machine, None)
+                self.agent.node.drop_child(machine)
                 old.drop()
                 self._dialer.succeeded(machine)
             self._specs[machine] = (spec, call)
@@ -371,7 +371,7 @@ class Children:
                 self._dialer.succeeded(machine)
                 self.agent.node.lost(machine, reason if status else "its agent ended", self.agent.loop.now)
                 return
-            del self.agent.node.children[machine]  # began, but never said HELLO
+            self.agent.node.drop_child(machine)  # began, but never said HELLO
         self._over(connection, outcome, reason, again)
         self.dial()
 

@@ -250,7 +250,7 @@ class Links:
         """A connection that leads to no agent.  The outcome does not wait for its closing, which may take seconds."""
         if self.peers.get(peer.machine) is not peer:
             return
-        self.session.node.children.pop(peer.machine, None)
+        self.session.node.drop_child(peer.machine)
         self._part(peer, SOON)
         self._failed(peer, failure)
 
@@ -280,7 +280,7 @@ class Links:
             node.lost(peer.machine, f"the connection closed{why}", self.session.now())
             self.session.kick()
             return
-        node.children.pop(peer.machine, None)
+        node.drop_child(peer.machine)
         host = self.session.machines[peer.machine].host
         noise = peer.bootstrap.noise().decode("utf-8", "replace")[-500:] if peer.bootstrap is not None else ""
         how = remote if host.local else diagnose_ssh

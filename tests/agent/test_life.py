@@ -137,7 +137,7 @@ def test_sigterm_ends_it_tidily(tmp_path: Path, welcomed: bool) -> None:
             pid = escaped(agent)
         else:
             # Its HELLO is there, so it is up; hold back the answer.
-            agent.node.children.clear()
+            agent.node.drop_child(agent.machine)
             agent.turn(TIMEOUT)
         agent.process.send_signal(signal.SIGTERM)
         assert agent.process.wait(TIMEOUT) == 0 and agent.complaint() == ""
@@ -172,7 +172,7 @@ def test_a_parent_that_goes_before_the_link_is_there_leaves_nothing(tmp_path: Pa
             os.read(agent._out.fileno(), 100)
         elif stage == "hello":
             agent.greet()
-            agent.node.children.clear()
+            agent.node.drop_child(agent.machine)
         agent._in.close()
         agent.process.wait(TIMEOUT)
         assert "Traceback" not in agent.complaint() or stage == "stage 0"

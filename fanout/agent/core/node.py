@@ -171,12 +171,17 @@ class Node:
         """No connection to a child came about."""
         self.emit(call, DOWN, [outcome, reason], now, machines=machineset.single(machine))
 
+    def drop_child(self, machine: int) -> Link | None:
+        """The connection of a child, which is returned, leads nowhere any more: nothing is told of it."""
+        self.sendable.discard(machine)
+        self._restless.discard(machine)
+        return self.children.pop(machine, None)
+
     def lost(self, machine: int, reason: str, now: float, outcome: str = LOST) -> None:
         """A child's connection has ended: it, and what it led to, cannot be reached any more."""
-        link = self.children.pop(machine, None)
+        link = self.drop_child(machine)
         if link is None:
             return
-        self.sendable.discard(machine)
         link.state, link.reason = CLOSED, reason
         call, identity = self._identities.pop(machine)
         self._merger.gone(link.subtree)
@@ -497,7 +502,8 @@ class Node:
             if machine in self.children:
                 self.children[machine].alarm = float("inf")
                 self._restless.add(machine)
-        for machine, link in [(m, self.children[m]) for m in self._restless if m in self.children]:
+        for machine in list(self._restless):
+            link = self.children[machine]
             reason = link.tick(now, self.lease, self.clock, lambda: self._spared(machine, link))  # noqa: B023
             if reason:
                 self.inbox.append((CLOSE, machine))
@@ -525,9 +531,9 @@ class Node:
         """When `tick` is wanted next at the latest."""
         due = [self._merger.due(), self._metrics.due()]
         for machine in self._restless:
-            link = self.children.get(machine)
-            wanted = None if link is None else link.timeout()
-            if link is not None and wanted is not None and wanted < link.alarm:
+            link = self.children[machine]
+            wanted = link.timeout()
+            if wanted is not None and wanted < link.alarm:
                 link.alarm = wanted
                 heappush(self._alarms, (wanted, machine))
         self._restless.clear()

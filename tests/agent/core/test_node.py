@@ -539,8 +539,10 @@ def test_those_who_have_something_to_be_sent_are_known_without_asking_each() -> 
     assert node.sendable == {3, 7}
     assert node.children[3].pull(1) and not node.children[3].pull(1)
     assert node.sendable == {7}
+    node.command(frames.RUN, 101, machineset.of([5, 9]), b"", net.now)
     node.lost(7, "the connection closed", net.now)
-    assert not node.sendable
+    node.drop_child(5)
+    assert node.sendable == {9}
 
 
 def test_what_a_wide_node_has_planned_stays_bounded() -> None:
