@@ -61,26 +61,12 @@ class Connection:
     def start(self) -> None:
         """OSError: no process could be started."""
         owner, loop = self.owner, self.owner.agent.loop
-        pipes = [_way(), os.pipe(), os.pipe()]
-        ours = [pipes[0][1], pipes[1][0], pipes[2][0]]
-        theirs = [pipes[0][0], pipes[1][1], pipes[2][1]]
-        try:
-            local = bool(self.spec.get("local"))
-            environment = dict(os.environ) if local else owner.agent.own_environment
-            self.pid = launch.start(owner.argv(self.spec), environment, None, theirs[0], theirs[1], theirs[2], local)
-        except OSError:
-            for fd in ours:
-                os.close(fd)
-            raise
-        finally:
-            for fd in theirs:
-                os.close(fd)
-        for fd in ours:
-            os.set_blocking(fd, False)
-        self._fds = ours
+        local = bool(self.spec.get("local"))
+        environment = dict(os.environ) if local else owner.agent.own_environment
+        self.pid, self._fds = launch.piped(owner.argv(self.spec), environment, None, local, _way)
         owner.agent.pids[self.pid] = self
-        loop.watch(ours[1], READ, self._readable)
-        loop.watch(ours[2], READ, self._complains)
+        loop.watch(self._fds[1], READ, self._readable)
+        loop.watch(self._fds[2], READ, self._complains)
         self._timer = loop.after(max(0.1, owner.deadline(self.machine) - time.monotonic()), self._overdue)
         self._write(opening(owner.payload.stage0, self.spec.get("attach")))
 

@@ -70,6 +70,41 @@ def start(argv: list[str], env: dict[str, str], cwd: str | None, stdin: int, std
     return pid
 
 
+def piped(argv: list[str], env: dict[str, str], cwd: str | None, outlive: bool = False,
+          way: Callable[[], tuple[int, int]] = os.pipe) -> tuple[int, list[int]]:
+    """`start` with a pipe at each descriptor: the process id, and our ends, which do not block.
+
+    `way` makes what is in the place of the first.
+    """
+    theirs: list[int] = []
+    ours: list[int] = []
+    try:
+        for which, make in enumerate((way, os.pipe, os.pipe)):
+            read, write = make()
+            theirs.append(write if which else read)
+            ours.append(read if which else write)
+        pid = start(argv, env, cwd, theirs[0], theirs[1], theirs[2], outlive)
+    except OSError:
+        for fd in ours:
+            os.close(fd)
+        raise
+    finally:
+        for fd in theirs:
+            os.close(fd)
+    for fd in ours:
+        os.set_blocking(fd, False)
+    return pid, ours
+
+
+def silent(argv: list[str], env: dict[str, str]) -> int:
+    """`start` of what reads nothing, and what nobody reads."""
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        return start(argv, env, None, null, null, null)
+    finally:
+        os.close(null)
+
+
 def _spawn(argv: list[str], env: dict[str, str], fds: tuple[int, int, int]) -> int:
     places = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(fds)]
     try:

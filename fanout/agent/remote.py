@@ -155,30 +155,14 @@ class Leaf:
         else:
             argv, cwd = owner.ssh.argv(self.spec, command, ALIVE), None
         self._stdin = body["stdin"]
-        theirs, ours = [], []
+        env = dict(os.environ) if self._local else agent.own_environment
         try:
-            stdin, mine = os.pipe()
-            theirs.append(stdin)
-            ours.append(mine)
-            for _ in range(2):
-                mine, their = os.pipe()
-                theirs.append(their)
-                ours.append(mine)
-            env = dict(os.environ) if self._local else agent.own_environment
-            self.pid = launch.start(argv, env, cwd, theirs[0], theirs[1], theirs[2])
+            self.pid, (self._stdin_fd, self._fds[OUT], self._fds[ERR]) = launch.piped(argv, env, cwd)
         except OSError as error:
-            for fd in ours:
-                os.close(fd)
             reason = "its relay cannot start %s: %s" % (error.filename or "ssh", error.strerror)
             if not owner.failed(self.machine, False):
                 self._done("failed", None, reason)
             return
-        finally:
-            for fd in theirs:
-                os.close(fd)
-        for fd in ours:
-            os.set_blocking(fd, False)
-        self._stdin_fd, self._fds = ours[0], {OUT: ours[1], ERR: ours[2]}
         agent.pids[self.pid] = self
         self._timer = agent.loop.after(min(ATTEMPT, max(0.1, self._deadline - now)), self._unanswered)
         self._write(0)
@@ -373,15 +357,11 @@ class Killer:
         self._leaf = leaf
         self._then = then
         agent = leaf.owner.agent
-        null = os.open(os.devnull, os.O_RDWR)
         try:
-            self._pid = launch.start(leaf.owner.ssh.argv(leaf.spec, command), agent.own_environment, None,
-                                     null, null, null)
+            self._pid = launch.silent(leaf.owner.ssh.argv(leaf.spec, command), agent.own_environment)
         except OSError:
             self.exited(0)
             return
-        finally:
-            os.close(null)
         agent.pids[self._pid] = self
         self._timer = agent.loop.after(KILLING, self._give_up)
 
