@@ -22,7 +22,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .loop import Timer
     from .main import Agent
 
 QUEUE = 128 << 10  # bytes of files waiting on one link
@@ -381,7 +380,8 @@ class Shipping:
         self._transfers: dict[int, Transfer] = {}
         self._concurrency = Concurrency()
         self._looked = agent.loop.now
-        self._turn: Timer | None = None
+        self._turn = 0.0
+        """When those that are held get another turn, though nothing comes in."""
         agent.uplink.widen()
 
     def ship(self, call: int, body: dict[str, Any], target: bool) -> None:
@@ -423,12 +423,10 @@ class Shipping:
             self._looked = agent.loop.now
             self._concurrency.look(*contention.times())
         more = [transfer.pump(self._concurrency.limit) for transfer in self._transfers.values()]
-        if self._turn is None and any(transfer.held for transfer in self._transfers.values()):
-            self._turn = agent.loop.after(PERIOD, self._wake)  # those that were preferred may take nothing any more
+        if agent.loop.now >= self._turn and any(transfer.held for transfer in self._transfers.values()):
+            self._turn = agent.loop.now + PERIOD
+            agent.loop.after(PERIOD, lambda: None)  # those that were preferred may take nothing any more
         return any(more)
-
-    def _wake(self) -> None:
-        self._turn = None
 
     def end(self) -> None:
         for transfer in self._transfers.values():
