@@ -117,8 +117,8 @@ class Printer:
         if self._form == "json":
             self._write(1, json.dumps([self._record(i, how) for i, how in wanted], indent=1).encode() + b"\n")
         elif self._form in ("fold", "diff"):
-            ran = [(self._names[i], self._output(i), heading(how)) for i, how in wanted
-                   if (how is not None and how.code is not None) or self._output(i)]
+            ran = [(self._names[i], output, heading(how)) for i, how in wanted
+                   if (output := self._output(i)) or (how is not None and how.code is not None)]
             show = folded if self._form == "fold" else diff
             self._write(1, show(grouped(ran), self._terminal[1]))
         if not self._quiet:
