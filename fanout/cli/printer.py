@@ -9,8 +9,7 @@ import sys
 import time
 from typing import Any, BinaryIO
 
-from fanout.names import fold
-from fanout.report.gathered import Kept, Lines, diff, folded, grouped, room
+from fanout.report.gathered import Kept, Lines, alike, diff, folded, grouped, room
 from fanout.report.text import clean, plural
 from fanout.root.oneshot import Ended
 from fanout.root.outcomes import Outcome
@@ -128,13 +127,9 @@ class Printer:
                 self._say(f"interrupted; the command was killed on {left} of {plural(len(self._names), 'machine')}")
 
     def _summary(self) -> None:
-        alike: dict[str, list[str]] = {}
-        for machine, how in sorted(self._ends.items()):
-            if how.outcome != Outcome.OK and not (self._form == "fold" and how.code is not None):
-                alike.setdefault(end(how), []).append(self._names[machine])
-        for why, names in sorted(alike.items(), key=lambda item: -len(item[1])):
-            many = f" ({len(names)})" if len(names) > 1 else ""
-            self._say(f"{fold(names)}{many}: {why}")
+        for line in alike((self._names[machine], end(how)) for machine, how in sorted(self._ends.items())
+                          if how.outcome != Outcome.OK and not (self._form == "fold" and how.code is not None)):
+            self._say(line)
 
     def _say(self, text: str) -> None:
         self._write(2, f"fanout: {clean(text)}\n".encode("utf-8", "backslashreplace"))

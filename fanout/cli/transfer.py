@@ -142,15 +142,11 @@ class Transfer(ABC):
         return {}
 
     def _summary(self) -> None:
-        from fanout.names import fold
+        from fanout.report.gathered import alike
         from fanout.report.text import clean, plural
 
-        alike: dict[str, list[str]] = {}
-        for machine, why in self._problems():
-            alike.setdefault(why, []).append(self._hosts[machine].name)
-        for why, names in sorted(alike.items(), key=lambda item: -len(item[1])):
-            many = f" ({len(names)})" if len(names) > 1 else ""
-            click.echo(clean(f"fanout: {fold(names)}{many}: {why}"), err=True)
+        for line in alike((self._hosts[machine].name, why) for machine, why in self._problems()):
+            click.echo(clean(f"fanout: {line}"), err=True)
         seconds = time.monotonic() - self._began
         click.echo(f"fanout: {self._moved()} of {plural(len(self._hosts), 'machine')} in {seconds:.1f} s", err=True)
 

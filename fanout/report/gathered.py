@@ -6,7 +6,7 @@ bytes stay exactly as they came, but that a last line without an end gets one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fanout.names import fold
@@ -69,8 +69,21 @@ class Group:
 
     @property
     def label(self) -> str:
-        many = f" ({len(self.names)})" if len(self.names) > 1 else ""
-        return f"{fold(self.names)}{many}"
+        return label(self.names)
+
+
+def label(names: Sequence[str]) -> str:
+    """Machines, and how many where they are several."""
+    return f"{fold(names)} ({len(names)})" if len(names) > 1 else fold(names)
+
+
+def alike(told: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Of (name, why): a line for each why, with all of whom it is told; the largest group first."""
+    groups: dict[str, list[str]] = {}
+    for name, why in told:
+        groups.setdefault(why, []).append(name)
+    for why, names in sorted(groups.items(), key=lambda group: -len(group[1])):
+        yield f"{label(names)}: {why}"
 
 
 class Kept:
