@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -61,6 +60,7 @@ def command(
 
 
 async def _look(spec: str | None, machines: int | None, timeout: float) -> list[Finding]:
+    from fanout.cli.interrupts import cancel_tidily
     from fanout.fleets import open_fleet
     from fanout.root.doctor import here, visit
 
@@ -68,9 +68,7 @@ async def _look(spec: str | None, machines: int | None, timeout: float) -> list[
         return here(runs_folder(), None)
     fleet = open_fleet(spec)
     fleet.say = lambda text: click.echo(f"note: {clean(text)}", err=True)
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # machines that were made are released
+    cancel_tidily()  # machines that were made are released
     return await visit(fleet, machines, runs_folder(), timeout)
 
 

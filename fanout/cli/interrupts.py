@@ -11,10 +11,15 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
+from fanout.scenario.interrupts import terminating
 
-def terminating() -> list[signal.Signals]:
-    """What ends a command as Ctrl-C does."""
-    return [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+
+def cancel_tidily() -> None:
+    """From here on the task at hand is cancelled by TERM and the like, as by Ctrl-C, which `asyncio.run` sees to."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    for number in terminating():
+        loop.add_signal_handler(number, task.cancel)
 
 
 async def completed(work: Coroutine[Any, Any, object]) -> bool:

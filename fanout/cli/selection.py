@@ -156,7 +156,7 @@ async def provisioned(fleet: Fleet, spec: str, machines: int | None) -> AsyncIte
     """The machines of a fleet, for as long as they are needed."""
     import asyncio
 
-    from fanout.cli.interrupts import terminating
+    from fanout.cli.interrupts import cancel_tidily
     from fanout.fleets.base import Request
     from fanout.report.folder import new_run_id
     from fanout.report.text import clean
@@ -166,10 +166,7 @@ async def provisioned(fleet: Fleet, spec: str, machines: int | None) -> AsyncIte
     record = Record(run, fleet.name, spec, stack)
     fleet.record = record.made
     fleet.say = lambda text: click.echo(f"fanout: {clean(text)}", err=True)
-    task, loop = asyncio.current_task(), asyncio.get_running_loop()
-    assert task is not None
-    for number in terminating():
-        loop.add_signal_handler(number, task.cancel)  # as Ctrl-C, which asyncio.run sees to
+    cancel_tidily()
     try:
         hosts = await fleet.provision(Request(run, machines), lambda done, total: None)
         if not hosts:

@@ -1,6 +1,6 @@
 """Ctrl-C, TERM and the end of the terminal while a run lasts: the first ends it tidily, the second at once.
 
-Handlers are put back.  What is ignored, as by `nohup`, stays so.
+Handlers are put back.
 """
 
 from __future__ import annotations
@@ -10,7 +10,11 @@ import signal
 from types import TracebackType
 from typing import Any, Self
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+def terminating() -> tuple[signal.Signals, ...]:
+    """What ends a run as Ctrl-C does: TERM, and the end of the terminal unless that is ignored, as by `nohup`."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return (signal.SIGTERM,) if ignored else (signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
@@ -24,10 +28,8 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        for number in SIGNALS:
+        for number in (signal.SIGINT, *terminating()):
             before = signal.getsignal(number)
-            if number == signal.SIGHUP and before == signal.SIG_IGN:
-                continue
             try:
                 loop.add_signal_handler(number, self._arrived)
             except (RuntimeError, ValueError):

@@ -49,7 +49,7 @@ def test_a_program_that_makes_no_machines_is_a_failure(tmp_path: Path) -> None:
     assert (tmp_path / "calls.txt").read_text() == "up\ndown\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_doctor_that_is_interrupted_removes_what_was_made(number: signal.Signals, tmp_path: Path) -> None:
     program = tmp_path / "make"
     program.write_text(f"#!/bin/sh\n[ $1 = down ] && exec touch {tmp_path}/down\necho up >&2; sleep 100\n")
