@@ -461,7 +461,7 @@ class Session:
         self.sync.lose(machines)
         if new:
             self.on_down(new, outcome, reason)
-        for machine in machineset.members(new):
+        for machine in machineset.members(new & self.topology.relays):
             orphans = self.astray(machine)
             if orphans:
                 self.detached |= orphans

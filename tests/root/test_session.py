@@ -263,3 +263,16 @@ async def test_what_a_machine_says_of_its_silent_agent_holds_for_a_while_but_not
     assert links.starved(0, 7)
     await asyncio.sleep(0.05)
     assert links.starved(0, 7) and answers == []
+
+
+async def test_who_is_left_without_a_relay_is_asked_of_relays_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def astray(self: Session, relay: int) -> int:
+        asked.append(relay)
+        return 0
+
+    monkeypatch.setattr(Session, "astray", astray)
+    machines = [Machine(i, host, "") for i, host in enumerate(local(6))]
+    Session(machines, chain(2, 2), Settings("run")).lose(0b111111, Outcome.LOST, "gone")
+    assert asked == [0, 1], "each time all that are down are gone through: for thousands that takes seconds"
