@@ -48,7 +48,8 @@ from fanout.scenario.loader import beside, load
 from fanout.scenario.observer import Observer
 from fanout.scenario.observers import Observers
 from fanout.scenario.params import bind
-from fanout.scenario.verdict import judge
+from fanout.scenario.strays import Strays
+from fanout.scenario.verdict import Verdict, judge
 from fanout.scenario.workshop import Workshop
 
 if TYPE_CHECKING:
@@ -394,18 +395,24 @@ class _Run:
         self.observer.phase("scenario", 0, 1)
         fleet = Fleet(self.context, self.session.up)
         self._playing = True
-        try:
-            for name, path in self._built.items():
-                fleet.build[name] = await fleet.ship(path, f"build/{name}", timeout=self._limit)
-            async with live(self.context, self.options.live):
-                await self.scenario.function(fleet, **self.args)
-        except BaseException as error:  # sys.exit too; a cancellation, when the run is concluded already
-            self._conclude(*judge(error))
-        else:
-            self._conclude(*self._passed())
+        verdict = None
+        with Strays(self.observer.warning) as strays:
+            try:
+                for name, path in self._built.items():
+                    fleet.build[name] = await fleet.ship(path, f"build/{name}", timeout=self._limit)
+                async with live(self.context, self.options.live):
+                    await self.scenario.function(fleet, **self.args)
+            except BaseException as error:  # sys.exit too; a cancellation, when the run is concluded already
+                verdict = judge(error)
+            for name in await strays.end(UNWIND):
+                self.observer.note(f"{name} still ran in a task of the scenario when that ended, and was cancelled: "
+                                   "await the task where its end matters")
+        if verdict is None:
+            verdict = judge(strays.error) if strays.found else self._passed()
+        self._conclude(*verdict)
         self.observer.phase("scenario", 1, 1)
 
-    def _passed(self) -> tuple[RunOutcome, str]:
+    def _passed(self) -> Verdict:
         """The scenario is content; whether the machines are is seen here."""
         assert self.session is not None and self.context is not None
         total = len(self.session.machines)
@@ -413,8 +420,8 @@ class _Run:
         if total - machineset.count(lost) < self._needed:
             many = machineset.count(lost)
             text = f"{many} of {total} machines were lost while the scenario ran{self._causes(lost)}"
-            return RunOutcome.FAILED, text
-        return RunOutcome.PASSED, ""
+            return Verdict(RunOutcome.FAILED, text, [])
+        return Verdict(RunOutcome.PASSED, "", [])
 
     # Down.
 

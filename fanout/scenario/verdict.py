@@ -28,7 +28,8 @@ def judge(error: BaseException) -> Verdict:
     failed = all(isinstance(leaf, ScenarioFailure | AssertionError) for leaf in leaves)
     # Of several at once, one that is no mere failure says most.
     first = next((leaf for leaf in leaves if failed or not isinstance(leaf, ScenarioFailure | AssertionError)), error)
-    text = str(first) if isinstance(first, FanoutError) else _plain(first)
+    notes = getattr(first, "__notes__", [])
+    text = "\n".join([str(first), *notes]) if isinstance(first, FanoutError) else _plain(first)
     if len(leaves) > 1:
         text += f"\n(and {len(leaves) - 1} more at the same time)"
     reason = "\n".join([text, *_lines(error if error.__traceback__ else first, last=1 if failed else FRAMES)])
