@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 import click
 
+from fanout.cli.leaving import completed, leave
 from fanout.cli.main import INTERRUPTED
 from fanout.cli.types import counts, duration, pairs, relays
 from fanout.errors import FanoutError, UsageError
@@ -148,6 +148,7 @@ def command(
         click.echo(result_text(result))
     if error:
         raise error
+    leave(EXIT[result.outcome])
     ctx.exit(EXIT[result.outcome])
 
 
@@ -163,5 +164,5 @@ def execute(scenario: Path, options: dict[str, Any], observers: list[Any]) -> Ru
     """The one place that calls the runner; imported here, because it brings asyncssh."""
     from fanout.scenario.runner import RunOptions, run
 
-    result: RunResult = asyncio.run(run(scenario, RunOptions(**options), observers))
+    result: RunResult = completed(run(scenario, RunOptions(**options), observers))
     return result
