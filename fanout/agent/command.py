@@ -108,7 +108,7 @@ class Command(Program):
 
 
 class Member(Command):
-    """A member function: a command whose result comes through the agent's socket."""
+    """A member function: a command whose result comes through the agent's socket, and goes behind the others."""
 
     def __init__(self, agent: Agent, call: int, spec: dict[str, Any]) -> None:
         super().__init__(agent, call, spec)
@@ -119,5 +119,4 @@ class Member(Command):
         outcome = super().outcome(code)
         if outcome[0] == "ok" and not self.result:
             outcome[0], outcome[3] = "failed", outcome[3] + b"it ended without returning a result\n"
-        outcome[2] = self.result
-        return outcome
+        return [*outcome, self.result]

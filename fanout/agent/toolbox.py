@@ -74,7 +74,7 @@ class Toolbox:
         if not self._members:
             self._members = self._library("members.zip", MODULES + (MEMBER,))
         code = 'import sys; sys.path.insert(0, "%s"); from fanout.agent.member import main; main()' % self._members
-        return {"argv": [sys.executable, "-c", code], "stdin": codec.pack(task), "timeout": body.get("timeout"),
+        return {"argv": [sys.executable, "-u", "-c", code], "stdin": codec.pack(task), "timeout": body.get("timeout"),
                 "env": dict(body.get("env") or {}, PYTHONDONTWRITEBYTECODE="1"), "cwd": body.get("cwd"),
                 "capture": 64 << 10}
 

@@ -16,7 +16,7 @@ from fanout.root.outcomes import Outcome
 
 _SHAPES: dict[tuple[int, int], tuple[Any, ...]] = {
     (frames.RUN, DONE): (str, int, bytes, bytes, int),
-    (frames.EACH, DONE): (str, int, bytes, bytes, int),
+    (frames.EACH, DONE): (str, int, bytes, bytes, int, bytes),
     (frames.SPAWN, EXITED): (int, bool, bytes),
     (frames.END, ENDED): (int, int, list),
     (frames.REMOTE, DONE): (str, (int, type(None)), str, int, int, bytes, bytes),

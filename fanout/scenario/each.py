@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import fanout
@@ -19,7 +20,7 @@ from fanout.scenario.context import Context
 from fanout.scenario.failures import MemberFailed, Trouble
 from fanout.scenario.group import Group
 from fanout.scenario.results import Result, Results
-from fanout.scenario.running import MARGIN, unanswered
+from fanout.scenario.running import MARGIN, said, unanswered
 
 
 async def each(
@@ -74,24 +75,22 @@ def _check(member: Member, name: str, args: tuple[Any, ...], kwargs: dict[str, A
 def _collect(context: Context, call: Call, seconds: float) -> list[Result]:
     """Every target is in exactly one of the results."""
     found = []
-    for bits, (outcome, _, value, said, _) in call.groups(DONE):
-        group = Group(context, bits)
-        if outcome == Outcome.OK:
-            found.append(Result(group, Outcome.OK, stderr_bytes=said, value=codec.unpack(value)))
-        elif outcome == Outcome.TIMED_OUT:
-            reason = f"killed after {show_duration(seconds)}"
-            found.append(Result(group, Outcome.TIMED_OUT, stderr_bytes=said, reason=reason))
+    for bits, (outcome, _, stdout, stderr, cut, value) in call.groups(DONE):
+        one = Result(Group(context, bits), Outcome(outcome), stdout_bytes=stdout, stderr_bytes=stderr, cut=cut)
+        if one.outcome is Outcome.OK:
+            one = replace(one, value=codec.unpack(value))
+        elif one.outcome is Outcome.TIMED_OUT:
+            one = replace(one, reason=f"killed after {show_duration(seconds)}")
         else:
-            lines = said.decode("utf-8", "replace").strip().splitlines()
-            reason = lines[-1] if lines else "it ended without a word"
-            found.append(Result(group, Outcome.FAILED, stderr_bytes=said, reason=reason))
+            lines = one.stderr.strip().splitlines()
+            one = replace(one, reason=lines[-1] if lines else "it ended without a word")
+        found.append(one)
     return found + unanswered(context, call, seconds)
 
 
 def _failed(context: Context, name: str, results: Results) -> MemberFailed:
     troubles = [
-        Trouble(one.reason if one.outcome is Outcome.FAILED else one.status, one.machines.bits, one.outcome,
-                [(one.machines[0].name, one.stderr_bytes)] if one.stderr_bytes else [])
+        Trouble(one.reason if one.outcome is Outcome.FAILED else one.status, one.machines.bits, one.outcome, said(one))
         for one in results if not one.ok
     ]  # fmt: skip
     total = sum(machineset.count(one.machines.bits) for one in results)

@@ -49,7 +49,7 @@ class Result:
 
     @property
     def text(self) -> str:
-        """What is shown of it."""
+        """What is shown of it: of a member function what it returned, where that is anything."""
         if self.value is not None:
             return repr(self.value)
         return (self.stdout + self.stderr).rstrip() if not self.ok else self.stdout.rstrip()

@@ -87,7 +87,7 @@ def unanswered(context: Context, call: Call, seconds: float) -> list[Result]:
 def failed(context: Context, text: str, results: Results) -> CommandFailed:
     bad = results.failed
     troubles = [
-        Trouble(one.status, one.machines.bits, one.outcome, _said(one))
+        Trouble(one.status, one.machines.bits, one.outcome, said(one))
         for one in results
         if not one.ok
     ]
@@ -97,7 +97,7 @@ def failed(context: Context, text: str, results: Results) -> CommandFailed:
     return CommandFailed(failures.message(context, head, troubles), failures.failures(context, troubles), results)
 
 
-def _said(result: Result) -> list[tuple[str, bytes]]:
+def said(result: Result) -> list[tuple[str, bytes]]:
     """The end of its standard error; where that is empty, of its output."""
     said = result.stderr_bytes.strip() or result.stdout_bytes
     return [(result.machines[0].name, said)] if said else []

@@ -41,7 +41,7 @@ async def test_the_helper_and_members_under_every_python(each_python: str, tmp_p
                 "kwargs": {}, "origin": "/x", "timeout": 20.0}
         call = up.call(frames.EACH, up.up, body)
         assert await call.wait(tree.DONE, timeout=30.0)
-        [(machines, (outcome, _, value, err, _))] = call.groups(tree.DONE)
+        [(machines, (outcome, _, _, err, _, value))] = call.groups(tree.DONE)
         assert (machines, outcome) == (0b11, "ok"), err
         assert codec.unpack(value) == [7, 2, [0, 1]]
     assert up.metrics["m", "ms", ""].total == 2.0 and not up.problems

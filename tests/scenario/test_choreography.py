@@ -44,6 +44,13 @@ def odd(me):
             said.append(str(error))
     return [me.signal("\\u00fc \\U0001f600"), said]
 
+def talks(me, much, *, dies=False):
+    import sys
+    print("on stdout", "x" * much)
+    print("on stderr", file=sys.stderr)
+    if dies:
+        os.kill(os.getpid(), signals.SIGKILL)
+
 import beside
 
 @scenario(machines={"a": 2, "b": 2})
@@ -87,6 +94,18 @@ async def test_a_member_that_fails_or_is_killed_is_named_to_those_who_wait(tmp_p
                       lambda: fleet.each(lambda me: 1), lambda: fleet.barrier("x", count=9)):
             with pytest.raises(UsageError):
                 await wrong()
+    """)
+
+
+async def test_what_a_member_prints_comes_with_its_result_also_when_it_is_killed(tmp_path: Path) -> None:
+    await passes(tmp_path, """
+        results = await fleet.each(talks, 70000)
+        assert len(results) == 1 and results.values == dict.fromkeys(fleet)
+        assert results.stdout.startswith("on stdout xxx") and results.stderr == "on stderr\\n"
+        [one] = results
+        assert len(one.stdout) == 65536 and one.cut == len("on stdout ") + 70001 - 65536
+        dead = await fleet[0].each(talks, 3, check=False, dies=True)
+        assert (dead.stdout, dead.ok) == ("on stdout xxx\\n", False) and "on stderr" in dead.stderr
     """)
 
 
