@@ -90,7 +90,10 @@ class RunFolder(Observer):
             self.path.mkdir(mode=0o700, exist_ok=path is not None)
             if any(self.path.iterdir()):
                 raise UsageError(f"run folder {self.path} is not empty; name a new one, or delete this one")
-            self._lock = lock(self.path)
+            try:
+                self._lock = lock(self.path)
+            except BlockingIOError:
+                raise UsageError(f"run folder {self.path} is that of a run that has just begun; name another") from None
             about = {
                 "run": run,
                 "scenario": scenario,

@@ -69,6 +69,15 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
         folder(path=tmp_path)
 
 
+def test_of_two_runs_that_begin_at_once_in_one_folder_the_second_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with folder(path=tmp_path):
+        monkeypatch.setattr(Path, "iterdir", lambda self: iter(()))  # as it was when the second one looked
+        with pytest.raises(UsageError, match="is that of a run that has just begun; name another"):
+            folder(path=tmp_path)
+
+
 def test_what_was_reported_is_there_without_any_end(state: Path) -> None:
     kept = folder()
     kept.report(report(1))
