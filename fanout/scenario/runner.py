@@ -36,6 +36,7 @@ from fanout.root.planner import Tree, plan
 from fanout.root.session import Session
 from fanout.root.settings import CIPHER, KEX, LEASE_LEAST, Settings
 from fanout.root.transport import check_algorithms
+from fanout.scenario.blocking import watched
 from fanout.scenario.build import check as check_build
 from fanout.scenario.collecting import end, last_fetches
 from fanout.scenario.context import Context
@@ -174,7 +175,7 @@ class _Run:
 
     async def go(self) -> RunResult:
         raised: BaseException | None = None
-        with Interrupts() as interrupts:
+        with Interrupts() as interrupts, watched(self.observer.warning, self.options.lease):
             work = asyncio.create_task(self._work())
             try:
                 await _either(work, interrupts.first, self._limit)
