@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from pathlib import Path
@@ -134,7 +133,7 @@ def command(
         with Console(out, folder=folder.path, quiet=quiet) as console:
             try:
                 # A scenario's own prints must not get into the JSON.
-                with contextlib.redirect_stdout(out):
+                with console.printing():
                     given = {"run": run, "fleet": fleet, "place": folder.machine, "live": folder.path / LIVE, **options}
                     result = execute(scenario, given, [folder, console])
             except (Exception, KeyboardInterrupt) as raised:

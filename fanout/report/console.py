@@ -7,6 +7,7 @@ What always holds: text that comes from machines or scenarios is cleaned before 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import sys
@@ -14,12 +15,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Self, TextIO, cast
 
 from fanout import names
 from fanout.durations import show
 from fanout.report.keep import login
-from fanout.report.screen import Line, Row, Screen
+from fanout.report.screen import Line, Printed, Row, Screen
 from fanout.report.text import clean, cut, lines, plural, size
 from fanout.root.holdings import Holdings
 from fanout.root.outcomes import Failure, Report, RunOutcome, RunResult
@@ -69,6 +70,7 @@ class Console(Observer):
         self._phases = {name: Row(name) for name in PHASES}
         self._steps: list[Row] = []
         self._kept: Holdings | None = None
+        self._out, self._err = out, err
         self._screen = Screen(out, err, live=self._live)
         self._show_rows()
 
@@ -83,6 +85,21 @@ class Console(Observer):
     def close(self) -> None:
         """Shows what is left and gives the terminal back; idempotent."""
         self._screen.close()
+
+    @contextlib.contextmanager
+    def printing(self) -> Iterator[None]:
+        """Meanwhile what a scenario prints is shown in its place among all else; on a terminal, rich sees to that."""
+        if self._live:
+            with contextlib.redirect_stdout(self._out):
+                yield
+            return
+        printed = Printed(self._screen, self._out, err=False), Printed(self._screen, self._err, err=True)
+        with contextlib.redirect_stdout(cast(TextIO, printed[0])), contextlib.redirect_stderr(cast(TextIO, printed[1])):
+            try:
+                yield
+            finally:
+                for stream in printed:
+                    stream.end()
 
     # Phases and steps
 

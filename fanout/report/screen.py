@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from fanout.durations import show
 
@@ -49,6 +50,39 @@ class Row:
     total: int = 0
 
 
+class Printed:
+    """Stands in for a standard stream: what is printed there is shown by whole lines, in its place among all others.
+
+    Python's print writes a line in pieces, and another thread's line must not get between them.
+    """
+
+    def __init__(self, screen: Screen, stream: TextIO, *, err: bool) -> None:
+        self._screen = screen
+        self._stream = stream
+        self._err = err
+        self._rest = ""
+
+    def write(self, text: str) -> int:
+        *whole, self._rest = (self._rest + text).split("\n")
+        for line in whole:
+            if not self._screen.wait_to_put(Line(line, err=self._err)):
+                self._stream.write(f"{line}\n")  # by one who kept this until now
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        self.write("".join(lines))
+
+    def flush(self) -> None:
+        """Whole lines do not wait, and a part of one has to."""
+
+    def end(self) -> None:
+        if self._rest:
+            self.write("\n")
+
+    def __getattr__(self, name: str) -> Any:  # fileno, encoding, isatty ...
+        return getattr(self._stream, name)
+
+
 class Screen:
     """Puts lines out in the order given.  `close` waits for the last one, as any program's output does."""
 
@@ -74,6 +108,15 @@ class Screen:
             else:
                 self._dropped += 1
 
+    def wait_to_put(self, line: Line) -> bool:
+        """As `put`, and waits where that would drop the line; False when the screen is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._lines) < PENDING or self._closed)
+            if not self._closed:
+                self._lines.append(line)
+                self._changed.notify()
+            return not self._closed
+
     def close(self) -> None:
         """Idempotent.  Nothing is shown after it."""
         with self._changed:
@@ -86,6 +129,7 @@ class Screen:
         with self._changed:
             self._changed.wait_for(lambda: self._lines or self._closed, timeout)
             lines, self._lines = self._lines, []
+            self._changed.notify()  # one who waits to put
             if self._dropped:
                 text = f"{self._dropped} lines are not shown: the terminal was too slow for them"
                 lines.append(Line(text, prefix="warning: ", style="yellow", err=True))

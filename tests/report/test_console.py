@@ -252,6 +252,39 @@ def test_a_stopped_reader_does_not_stop_the_run_and_what_it_missed_is_counted() 
     assert 0 < missed < total
 
 
+def test_what_a_scenario_prints_is_shown_by_whole_lines_in_its_place() -> None:
+    both = io.StringIO()
+    with Console(both, both, live=False) as console:
+        with console.printing():
+            for i in range(1000):
+                print("out", i)
+                console.report(report(str(i)))
+                print("err", i, file=sys.stderr)
+            print("a\n\x1b[31mb", end="")
+            assert sys.stdout.encoding == both.encoding, "all else is the stream's own"
+            kept = sys.stdout
+        print("after it", file=kept)
+    print("later still", file=kept)
+    shown = both.getvalue().splitlines()
+    assert shown[:-4] == [line for i in range(1000) for line in (f"out {i}", f"[017 peer-12] {i}", f"err {i}")]
+    assert shown[-4:] == ["a", "\x1b[31mb", "after it", "later still"]
+
+
+def test_a_scenario_that_prints_more_than_its_reader_takes_loses_nothing() -> None:
+    ours, theirs = os.pipe()
+    total = 2 * PENDING
+    with os.fdopen(ours) as pipe, os.fdopen(theirs, "w") as out:
+        reader = threading.Timer(0.1, lambda: got.extend(pipe))
+        got: list[str] = []
+        reader.start()
+        with Console(out, io.StringIO()) as console, console.printing():
+            for i in range(total):
+                print(i)
+        out.close()
+        reader.join(60)
+    assert got == [f"{i}\n" for i in range(total)]
+
+
 def test_plain_output_does_not_import_rich() -> None:
     code = (
         "import sys\n"
