@@ -55,7 +55,10 @@ def start(argv: list[str], env: dict[str, str], cwd: str | None, stdin: int, std
         here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY))
         try:
             if cwd:
-                os.chdir(cwd)  # `posix_spawn` has no such thing; nobody else runs here meanwhile
+                try:
+                    os.chdir(cwd)  # `posix_spawn` has no such thing; nobody else runs here meanwhile
+                except OSError as error:
+                    raise OSError(error.errno, error.strerror, "in " + cwd) from None
             pid = _spawn(argv, env, (stdin, stdout, stderr))
         finally:
             os.fchdir(here)

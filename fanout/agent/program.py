@@ -44,7 +44,8 @@ class Program:
         self._argv = ["/bin/sh", "-c", fill(spec["shell"])] if "shell" in spec else [fill(w) for w in spec["argv"]]
         if not self._argv:
             raise ValueError("the command is empty")
-        self._cwd = fill(spec.get("cwd") or "") or agent.work
+        cwd = fill(spec.get("cwd") or "")
+        self._cwd = os.path.join(agent.work, os.path.expanduser(cwd)) if cwd else agent.work
         self._stdin = b"" + (spec.get("stdin") or b"")
         mark = "%s/%d/%d" % (agent.identity["run"], agent.identity["id"], call)
         self._token = b"FANOUT_PROCESS=" + mark.encode()

@@ -23,15 +23,25 @@ SHOWN = 100  # characters of a command in a message
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+Place = str | os.PathLike[str]
+"""A path on the machines."""
+
+
 def launch(
-    command: Command, *, env: Mapping[str, str] | None, cwd: str | None, stdin: str | bytes | None
+    command: Command, *, env: Mapping[str, str] | None, cwd: Place | None, stdin: str | bytes | None
 ) -> dict[str, Any]:
     """The part of a message that says what to start."""
-    body: dict[str, Any] = {"env": dict(env or {}), "cwd": cwd, "stdin": data(stdin)}
+    if not isinstance(env, Mapping | None):
+        raise UsageError(f"env={env!r}: give a mapping, such as {{'PORT': '8080'}}")
+    body: dict[str, Any] = {"env": dict(env or {}), "cwd": cwd if cwd is None else place(cwd, "cwd"),
+                            "stdin": data(stdin)}
+    cwd = body["cwd"]
     if isinstance(command, str):
         if not command.strip():
             raise UsageError("the command is empty")
         body["shell"] = command
+    elif not isinstance(command, Sequence) or isinstance(command, bytes | bytearray):
+        raise UsageError(f"a command is a list of words, or text for the shell, not {command!r}")
     else:
         body["argv"] = [_word(word) for word in command]
         if not body["argv"] or not body["argv"][0]:
@@ -53,7 +63,17 @@ def _word(word: object) -> str:
     return word
 
 
+def place(path: Place, what: str) -> str:
+    """A path on the machines, as text; UsageError, which names it as `what`, for anything else."""
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else path
+    if not isinstance(text, str):
+        raise UsageError(f"{what}={path!r}: give a path, as text or pathlib's")
+    return text
+
+
 def data(value: str | bytes | None) -> bytes | None:
+    if not isinstance(value, str | bytes | None):
+        raise UsageError(f"for standard input give text or bytes, not {value!r}")
     return value.encode() if isinstance(value, str) else value
 
 
@@ -66,7 +86,7 @@ def show(command: Command) -> str:
 def process_name(command: Command, name: str | None) -> str:
     """The name a process gets when nothing else has it: given, or the program's."""
     if name is not None:
-        if not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise UsageError(f"{name!r} is no name for a process: use letters, digits, '.', '_' and '-', at most 64")
         return name
     base = "sh" if isinstance(command, str) else Path(command[0]).name
@@ -83,11 +103,13 @@ def check_pattern(pattern: str) -> str:
 
 
 def check_logs(policy: str) -> str:
+    if not isinstance(policy, str):
+        raise UsageError(f"log policy {policy!r}: use none, file, tail:N, match:REGEX or all")
     try:
         LogPolicy(policy, re.compile)
     except re.error as error:
         raise UsageError(f"log policy {policy!r}: not a regular expression: {error}") from None
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         raise UsageError(str(error)) from None
     return policy
 

@@ -16,7 +16,8 @@ from fanout.root.fetching import Fetch, Intake
 from fanout.root.fetching import told as words
 from fanout.root.landing import SIZE_MOST
 from fanout.root.outcomes import Outcome
-from fanout.scenario import failures
+from fanout.scenario import command, failures
+from fanout.scenario.command import Place
 from fanout.scenario.context import Context
 from fanout.scenario.failures import FetchFailed, Trouble
 from fanout.scenario.group import Group, Machine, bits_of
@@ -62,7 +63,7 @@ class Fetched:
 
 
 async def fetch(
-    context: Context, bits: int, pattern: str, *, into: str | Path, when: When, cap: str | int, total: str | int,
+    context: Context, bits: int, pattern: Place, *, into: str | Path, when: When, cap: str | int, total: str | int,
     timeout: str | float,
 ) -> Fetched:
     seconds = parse_duration(timeout)
@@ -70,6 +71,7 @@ async def fetch(
         raise UsageError(f"fetch(when={when!r}): write 'always' or 'on_failure'")
     if not bits:
         raise UsageError(f"fetching {pattern}: the group is empty")
+    pattern = command.place(pattern, "pattern")
     if not pattern.strip("/."):
         raise UsageError(f"fetch({pattern!r}): name files, such as 'results/*.json'")
     place = placed(context, into)

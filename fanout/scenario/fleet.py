@@ -13,7 +13,7 @@ from fanout.root.outcomes import Report
 from fanout.scenario.context import Context
 from fanout.scenario.group import Group, Machine, bits_of
 from fanout.scenario.invariant import Check, always
-from fanout.scenario.results import Results
+from fanout.scenario.results import Result, Results
 
 WAIT = "60s"
 
@@ -120,8 +120,10 @@ class Fleet(Group):
         """Record a number, or several; the result has count, sum, min, max, mean and percentiles by name."""
         self._context.metrics.add(name, value, unit)
 
-    def show(self, results: Results, title: str = "") -> None:
+    def show(self, results: Results | Result, title: str = "") -> None:
         """Show a folded result: equal outputs once, with the machines that gave them."""
+        if isinstance(results, Result):
+            results = Results(self._context, [results])
         if not isinstance(results, Results):
             raise UsageError(f"show takes the results of a group's run, not {type(results).__name__}")
         self._context.observer.folded(title, results.folded())

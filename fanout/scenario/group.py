@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from fanout.agent.core import machineset
 from fanout.errors import UsageError
-from fanout.scenario.command import Command
+from fanout.scenario.command import Command, Place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -143,7 +143,7 @@ class Group:
         check: bool = True,
         timeout: str | float = RUN_TIMEOUT,
         env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        cwd: Place | None = None,
         stdin: str | bytes | None = None,
         capture: str | int = CAPTURE,
     ) -> Results:
@@ -172,7 +172,7 @@ class Group:
     async def ship(
         self,
         path: str | Path,
-        to: str | None = None,
+        to: Place | None = None,
         *,
         mode: int | None = None,
         timeout: str | float = "10m",
@@ -193,7 +193,7 @@ class Group:
 
     async def fetch(
         self,
-        pattern: str,
+        pattern: Place,
         into: str | Path = "files",
         *,
         when: When = "always",
@@ -230,7 +230,7 @@ class Group:
         collect: Collect = "never",
         cap: str | int = CAP,
         env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        cwd: Place | None = None,
         stdin: str | bytes | None = None,
         on: On | None = None,
         at: str | None = None,
@@ -323,7 +323,7 @@ class Machine:
         check: bool = True,
         timeout: str | float = RUN_TIMEOUT,
         env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        cwd: Place | None = None,
         stdin: str | bytes | None = None,
         capture: str | int = CAPTURE,
     ) -> Result:
@@ -334,7 +334,7 @@ class Machine:
         return results[self]
 
     async def ship(
-        self, path: str | Path, to: str | None = None, *, mode: int | None = None, timeout: str | float = "10m",
+        self, path: str | Path, to: Place | None = None, *, mode: int | None = None, timeout: str | float = "10m",
         cache: bool = True,
     ) -> str:
         """As `Group.ship`, to this machine."""
@@ -342,7 +342,7 @@ class Machine:
 
     async def fetch(
         self,
-        pattern: str,
+        pattern: Place,
         into: str | Path = "files",
         *,
         when: When = "always",
@@ -365,7 +365,7 @@ class Machine:
         collect: Collect = "never",
         cap: str | int = CAP,
         env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        cwd: Place | None = None,
         stdin: str | bytes | None = None,
         on: On | None = None,
         at: str | None = None,

@@ -12,7 +12,7 @@ from fanout.errors import UsageError
 from fanout.root.call import Call
 from fanout.root.outcomes import Outcome
 from fanout.scenario import failures
-from fanout.scenario.command import Command, launch, show
+from fanout.scenario.command import Command, Place, launch, show
 from fanout.scenario.context import Context
 from fanout.scenario.failures import CommandFailed, Trouble
 from fanout.scenario.group import Group
@@ -33,7 +33,7 @@ async def run(
     check: bool,
     timeout: str | float,
     env: Mapping[str, str] | None,
-    cwd: str | None,
+    cwd: Place | None,
     stdin: str | bytes | None,
     capture: str | int,
 ) -> Results:

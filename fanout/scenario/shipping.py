@@ -14,7 +14,8 @@ from fanout.errors import UsageError
 from fanout.root.call import Call
 from fanout.root.outcomes import Outcome
 from fanout.root.shipping import Source
-from fanout.scenario import failures
+from fanout.scenario import command, failures
+from fanout.scenario.command import Place
 from fanout.scenario.context import Context
 from fanout.scenario.failures import ShipFailed, Trouble
 
@@ -22,14 +23,19 @@ TELL = 10.0  # s between two lines about a file that is on its way
 
 
 async def ship(
-    context: Context, bits: int, path: str | Path, to: str | None, *, mode: int | None, timeout: str | float,
+    context: Context, bits: int, path: str | Path, to: Place | None, *, mode: int | None, timeout: str | float,
     cache: bool,
 ) -> str:
     seconds = parse_duration(timeout)
     if not bits:
         raise UsageError(f"shipping {path}: the group is empty")
+    if not isinstance(path, str | Path):
+        raise UsageError(f"ship({path!r}): give the path of a file or folder")
+    if mode is not None and (not isinstance(mode, int) or not 0 <= mode <= 0o7777):
+        raise UsageError(f"mode={mode!r}: give permission bits as a number, such as 0o755")
+    given = None if to is None else command.place(to, "to")
     source = await asyncio.to_thread(Source, Path(path))
-    place = to if to is not None else source.name
+    place = given if given is not None else source.name
     if not place or place.endswith("/"):
         source.close()
         raise UsageError(f"to={to!r}: give the whole path, with the name it is to have there")

@@ -19,7 +19,7 @@ from fanout.errors import UsageError
 from fanout.root.call import Call
 from fanout.root.outcomes import Outcome
 from fanout.scenario import failures
-from fanout.scenario.command import Command, check_logs, check_pattern, exit_text, launch, process_name, show
+from fanout.scenario.command import Command, Place, check_logs, check_pattern, exit_text, launch, process_name, show
 from fanout.scenario.context import Context
 from fanout.scenario.failures import ProcessFailed, ProcessTimeout, Trouble
 from fanout.scenario.group import Group
@@ -61,7 +61,7 @@ async def spawn(
     collect: Collect,
     cap: str | int,
     env: Mapping[str, str] | None,
-    cwd: str | None,
+    cwd: Place | None,
     stdin: str | bytes | None,
     on: On | None,
     at: str | None,

@@ -32,6 +32,8 @@ On = Mapping[str, Signal]
 
 def check_on(on: On | None) -> list[list[str]]:
     """As the machines take it."""
+    if not isinstance(on, Mapping | None):
+        raise UsageError(f"on={on!r}: write {{'a pattern': signal('a name')}}")
     for pattern, what in (on or {}).items():
         if not isinstance(what, Signal):
             raise UsageError(f"on={{{pattern!r}: ...}}: write signal('a name'), imported from fanout, not {what!r}")

@@ -31,13 +31,26 @@ def test_text_is_for_the_shell_and_a_list_is_not() -> None:
     assert body(["cat"], stdin="é")["stdin"] == b"\xc3\xa9"
 
 
-@pytest.mark.parametrize("command", ["", " ", [], [""], ["a", 1], [None], ["a\0b"], "a\0b"])
+@pytest.mark.parametrize("command", ["", " ", [], [""], ["a", 1], [None], ["a\0b"], "a\0b", None, 3, b"ls", {"a": 1},
+                                     Path("/bin/ls")])
 def test_commands_that_are_none_are_refused(command: Any) -> None:
     with pytest.raises(UsageError):
         body(command)
 
 
-@pytest.mark.parametrize("env", [{"": "x"}, {"A=B": "x"}, {"A": 1}, {"A": "\0"}])
+def test_a_folder_may_be_a_path_and_nothing_else_that_is_no_text() -> None:
+    assert body(["true"], cwd=Path("/tmp/{id}"))["cwd"] == "/tmp/{id}"
+    with pytest.raises(UsageError, match="cwd=3: give a path"):
+        body(["true"], cwd=3)
+
+
+@pytest.mark.parametrize("stdin", [3, ["a"], True])
+def test_input_is_text_or_bytes(stdin: Any) -> None:
+    with pytest.raises(UsageError, match="for standard input give text or bytes"):
+        body(["true"], stdin=stdin)
+
+
+@pytest.mark.parametrize("env", [{"": "x"}, {"A=B": "x"}, {"A": 1}, {"A": "\0"}, ["A=1"]])
 def test_an_environment_that_is_none_is_refused(env: Any) -> None:
     with pytest.raises(UsageError):
         body(["true"], env=env)
@@ -54,7 +67,7 @@ def test_a_process_is_named_after_its_program() -> None:
     assert process_name("a | b", None) == "sh"
     assert process_name(["/opt/a b/…"], None) == "process"
     assert process_name(["x"], "my-node.1") == "my-node.1"
-    for bad in "", "a/b", "..", "a b", "x" * 65:
+    for bad in "", "a/b", "..", "a b", "x" * 65, 3:
         with pytest.raises(UsageError, match="no name for a process"):
             process_name(["x"], bad)
 
@@ -65,9 +78,9 @@ def test_bad_patterns_and_policies_are_told() -> None:
         check_pattern("a(b")
     for policy in "none", "file", "tail:5", "match:ERROR|head", "all":
         assert check_logs(policy) == policy
-    for policy in "", "some", "tail", "tail:x", "match:", "match:(", "file:x":
+    for policy in "", "some", "tail", "tail:x", "match:", "match:(", "file:x", None, True:
         with pytest.raises(UsageError, match="log policy"):
-            check_logs(policy)
+            check_logs(policy)  # type: ignore[arg-type]
 
 
 def test_signals_have_names() -> None:

@@ -14,9 +14,10 @@ async def test_equal_answers_are_one(passes: Passes) -> None:
         assert len(answers) == 1 and answers.groups[0].machines == fleet
         assert repr(answers) == "<Results exit 0, same output: local-[0-2]>"
         fleet.show(answers, "what they said")
+        fleet.show(answers[fleet[1]])
         """
     )
-    assert seen.shown == [("what they said", [("local-[0-2]", "hi")])]
+    assert seen.shown == [("what they said", [("local-[0-2]", "hi")]), ("", [("local-[0-2]", "hi")])]
 
 
 async def test_braces_are_each_machines_own(passes: Passes) -> None:
@@ -189,3 +190,17 @@ async def test_a_command_does_not_wait_for_a_machine_that_is_lost(play: Play) ->
     assert [(f.machine, f.outcome) for f in result.failures] == [("local-1", "lost")]
     assert result.as_json()["machines"] == {"total": 3, "ok": 2, "lost": 1}
     assert any("local-1: lost" in warning for warning in seen.warnings)
+
+
+async def test_a_relative_folder_is_where_commands_start_and_one_that_is_not_there_is_named(passes: Passes) -> None:
+    await passes(
+        """
+        await fleet.run("mkdir -p data/{id}; pwd > data/{id}/above")
+        assert (await fleet.run("test $(cat above) = $(cd ../..; pwd)", cwd="data/{id}")).ok
+        assert (await fleet[0].run('test "$(pwd)" = "$(cd ~; pwd)"', cwd="~")).ok
+        gone = await fleet[0].run("true", cwd="gone", check=False)
+        assert gone.code == 127 and "cannot start in /" in gone.stderr and "/gone: No such file" in gone.stderr
+        with pytest.raises(ProcessFailed, match="cannot start in /.*/gone: No such file"):
+            await fleet[0].spawn("true", cwd="gone")
+        """
+    )

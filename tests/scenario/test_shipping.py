@@ -233,3 +233,26 @@ async def test_what_takes_long_tells_how_far_it_is_and_who_is_waited_for(
         await sending
     """, machines=3)
     assert any(note.endswith("waiting for local-1") and "done on 2 of 3 machines" in note for note in recorder.notes)
+
+
+async def test_paths_may_be_those_of_pathlib_and_what_is_none_is_told_before_it_is_sent(
+    passes: Passes, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_text("content")
+    await passes(f"""
+        from pathlib import Path
+        source = Path({str(tmp_path / "a")!r})
+        assert await fleet.ship(source, Path("into/b")) == "./into/b"
+        assert (await fleet.run("cat b", cwd=Path("into"))).stdout == "content"
+        assert len((await fleet.fetch(Path("into/b"))).files) == len(fleet)
+        for bad, said in (
+            (fleet.ship(source, mode="755"), "mode='755': give permission bits as a number, such as 0o755"),
+            (fleet.ship(source, to=3), "to=3: give a path"),
+            (fleet.ship(3), "give the path of a file or folder"),
+            (fleet.fetch(3), "pattern=3: give a path"),
+            (fleet.run("true", cwd=3), "cwd=3: give a path"),
+            (fleet.spawn("true", on=["x"]), "write {{'a pattern': signal"),
+        ):
+            with pytest.raises(UsageError, match=said):
+                await bad
+    """, machines=2, place=lambda name: tmp_path / "kept" / name)
