@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +58,8 @@ class Context:
         """Call number of a spawn -> the process's name."""
         self.spawned: dict[int, int] = {}
         """Call number of a spawn -> the machines."""
+        self.ends: list[Callable[[], Iterable[tuple[int, str]]]] = []
+        """Of each spawn: (set, what is to be said) of processes whose end the scenario does not know of."""
         self._names: set[str] = set()
         self._doing: dict[int, tuple[str, float]] = {}
         self._next = 0

@@ -408,6 +408,7 @@ class _Run:
             for name in await strays.end(UNWIND):
                 self.observer.note(f"{name} still ran in a task of the scenario when that ended, and was cancelled: "
                                    "await the task where its end matters")
+        self.session.problems += [told for unseen in self.context.ends for told in unseen()]
         if verdict is None:
             verdict = judge(strays.error) if strays.found else self._passed()
         self._conclude(*verdict)

@@ -118,6 +118,9 @@ class Spawned:
         self._title = name if text == name else f"{name} ({text})"
         self._to_file = to_file
         self._generations: dict[int, int] = {1: call.targets}
+        self._told = 0
+        """Where the scenario has ended it, has waited for its end, or was told of it."""
+        context.ends.append(self.unseen)
 
     def _parts(self, bits: int) -> Iterator[tuple[bytes, int]]:
         """The set by generation."""
@@ -156,6 +159,18 @@ class Spawned:
         """Seconds between the first and the last start at an instant; None where there was none."""
         missed = [value for _, value in self._heard(INSTANT, bits)]
         return max(missed) - min(missed) if missed else None
+
+    def unseen(self) -> Iterator[tuple[int, str]]:
+        """(set, what is to be said) of those that ended badly by themselves, and the scenario does not know."""
+        codes: dict[int, tuple[int, bytes]] = {}
+        for machines, (code, stopped, tail) in self._heard(EXITED, self.call.targets & ~self._told):
+            if code and not stopped:
+                before, first = codes.get(code, (0, tail))
+                codes[code] = before | machines, first
+        for code, (machines, tail) in codes.items():
+            said = failures.last_lines(tail, 1)
+            yield machines, (f"{self._title} ended by itself ({exit_text(code)}), and the scenario did not look"
+                             + (f"; its last line: {said[0]}" if said else ""))
 
     # Start.
 
@@ -202,6 +217,7 @@ class Spawned:
                 self._generations[generation] = machines & ~moving
                 self._generations[generation + 1] = self._generations.get(generation + 1, 0) | moving
         self._generations = {generation: machines for generation, machines in self._generations.items() if machines}
+        self._told &= ~bits
         at = None if delay is None else self.context.session.now() + delay
         call = self._send(bits, "start", at)
         try:
@@ -249,6 +265,7 @@ class Spawned:
             late = await self._late(state.running | state.starting, "still running")
             raise self._problem(f"{self._title} did not end within {show_duration(timeout)}", late)
         found = []
+        self._told |= bits
         for machines, (code, stopped, tail) in self._heard(EXITED, bits):
             outcome = Outcome.OK if code == 0 or stopped else Outcome.FAILED
             found.append(Result(Group(self.context, machines), outcome, code, b"", tail))
@@ -265,11 +282,13 @@ class Spawned:
         await self._signal(bits, number)
 
     async def _signal(self, bits: int, number: int) -> None:
+        self._told |= bits
         if bits:
             await self._answered(self._send(bits, "signal", number), ANSWER, f"a signal to {self._title}")
 
     async def write(self, bits: int, data: bytes, eof: bool) -> None:
         self._need_running(bits, "standard input")
+        self._told |= bits if eof else 0
         await self._answered(self._send(bits, "write", data, eof), ANSWER, f"standard input of {self._title}")
 
     async def wait_log(
@@ -353,6 +372,7 @@ class Spawned:
 
     def _ends(self, bits: int, suffix: str) -> list[Trouble]:
         """Why processes of the set do not run."""
+        self._told |= bits
         troubles = []
         for machines, reason in self._heard(STARTED, bits):
             if reason:

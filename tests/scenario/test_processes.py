@@ -219,3 +219,31 @@ async def test_processes_of_a_lost_machine_are_told_as_lost(play: Play) -> None:
     )
     assert result.outcome == "passed", result.reason
     assert [(f.machine, f.outcome) for f in result.failures] == [("local-1", "lost")]
+
+
+async def test_an_end_that_the_scenario_did_not_see_is_told_after_it(passes: Passes) -> None:
+    result, seen = await passes(
+        """
+        crashes = "echo up; read line; echo no space left; exit $line"
+        unseen = await fleet.spawn(crashes, name="node", ready="up")
+        await unseen[:2].write("3\\n")
+        await unseen[2].write("0\\n")
+        waited = await fleet.spawn(crashes, name="waited", ready="up")
+        await waited.write("4\\n")
+        assert not (await waited.wait()).ok
+        told = await fleet[0].spawn(crashes, name="told", ready="up")
+        await told.write("5\\n")
+        with pytest.raises(ProcessFailed, match="exit 5"):
+            await told.wait_log("never")
+        killed = await fleet.spawn(crashes, name="killed", ready="up")
+        await killed.kill()
+        again = await fleet.spawn(crashes, name="again", ready="up")
+        await again.kill()
+        await again.start()
+        while len(unseen.running):
+            await asyncio.sleep(0.01)
+        """
+    )
+    [problem] = result.problems
+    assert problem.startswith("local-[0-1]: node (echo up; ") and seen.warnings == [problem]
+    assert "ended by itself (exit 3), and the scenario did not look; its last line: no space left" in problem
