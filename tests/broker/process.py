@@ -15,7 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.broker.serving import PATIENCE, Client
+from tests.broker.serving import Client
+from tests.patience import PATIENCE
 
 PROJECT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -22,8 +22,7 @@ from fanout.broker.service import Broker
 from fanout.broker.store import Store
 from fanout.errors import FleetError, UsageError
 from fanout.fleets.base import Fleet, Host, Progress, Request, Say, Terms
-
-PATIENCE = 20.0  # s
+from tests.patience import PATIENCE, eventually
 
 
 class Counting(Fleet):
@@ -149,13 +148,6 @@ class Client(httpx.Client):
 
     def audit(self) -> list[str]:
         return [entry["action"] for entry in self.get("/v1/audit").json()]
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, condition
-        time.sleep(0.02)
 
 
 @contextmanager

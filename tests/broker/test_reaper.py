@@ -9,7 +9,8 @@ import pytest
 
 from fanout.broker import leases, tenants
 from fanout.broker.offers import Offer
-from tests.broker.serving import Clock, Counting, Served, eventually, served
+from tests.broker.serving import Clock, Counting, Served, served
+from tests.patience import eventually
 
 IDLE = 60.0
 

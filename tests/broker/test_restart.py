@@ -13,7 +13,8 @@ from fanout.broker.quotas import Quota
 from fanout.broker.store import Store
 from tests.agent.parent import gone
 from tests.broker.process import Process
-from tests.broker.serving import Counting, eventually, served
+from tests.broker.serving import Counting, served
+from tests.patience import eventually
 
 MAKER = """#!/bin/sh
 # Each machine is a file in $MADE, named after the run; the last comes when there is a file `go`.
