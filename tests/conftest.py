@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fanout.fleets.lab import Lab
 from tests.leftovers import Watch
@@ -13,6 +14,9 @@ from tests.pythons import pythons
 from tests.sshd import LoopbackSshd, need_isolation, need_sshd
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup, what is started here would be deaf to it too
+# How long an example takes says nothing of the code on a busy machine; in CI hypothesis has no deadline of its own.
+settings.register_profile("busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session", autouse=True)
