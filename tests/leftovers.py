@@ -1,10 +1,12 @@
 """What a test session may leave behind on the machine, and must not."""
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import tempfile
+import time
 import uuid
 from pathlib import Path
 
@@ -44,10 +46,17 @@ class Watch:
         left = [f"process {pid}: {title(pid)}" for pid in wait_gone(running, GRACE)]
         left += [f"lab {path}" for path in self._labs.iterdir() if path.is_dir()]
         left += [f"mount {line.split()[1]}" for line in mounts() if str(self._labs) in line]
-        left += sorted(named() - self._named - of_others(self._labs))
+        left += self._named_since(GRACE)
         if not left:
             shutil.rmtree(self._labs)
         return left
+
+    def _named_since(self, timeout: float) -> list[str]:
+        """What stays: a lab of others, which goes while we look, may be seen without its folder for a moment."""
+        deadline = time.monotonic() + timeout
+        while (left := named() - self._named - of_others(self._labs)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return sorted(left)
 
     def _in_labs(self) -> set[int]:
         return {pid for path in self._labs.iterdir() for pid in isolated.inside(path)}
@@ -55,10 +64,11 @@ class Watch:
 
 def named() -> set[str]:
     """The network namespaces, links and cgroups here that have a name such as labs give."""
-    places = [Path("/run/netns"), Path("/sys/class/net"), *Path("/sys/fs/cgroup").glob("*")]
-    entries = {
-        entry for place in (*places, Path("/sys/fs/cgroup")) if place.is_dir() for entry in place.iterdir()
-    }
+    cgroups = Path("/sys/fs/cgroup")
+    entries: list[Path] = []
+    for place in Path("/run/netns"), Path("/sys/class/net"), cgroups, *cgroups.glob("*"):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # it may go while we look
+            entries += place.iterdir()
     return {str(entry) for entry in entries if re.fullmatch(r"fo-[0-9a-f]{8}", entry.name)}
 
 
