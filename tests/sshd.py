@@ -3,6 +3,7 @@
 `LoopbackSshd` is the real OpenSSH server that the lab itself falls back to.
 """
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from fanout.fleets.lab.isolated import why_not
 from fanout.fleets.openssh import LoopbackSshd
 
-__all__ = ["LoopbackSshd", "home_of", "missing", "need_isolation", "need_sshd"]
+__all__ = ["LoopbackSshd", "home_of", "missing", "need_isolation", "need_sshd", "running"]
 
 
 def home_of(folder: Path, sshd: LoopbackSshd) -> Path:
@@ -22,6 +23,16 @@ def home_of(folder: Path, sshd: LoopbackSshd) -> Path:
     hosts = folder / "hosts"
     hosts.write_text(f"{sshd.user}@127.1.0.[1-3]:{sshd.port} key={sshd.key} name=n[1-3]\n")
     return hosts
+
+
+def running(sshd: LoopbackSshd, word: str) -> list[int]:
+    """What was started through it and has this word among its arguments."""
+    found = []
+    for pid in sshd.processes():
+        with contextlib.suppress(OSError):  # it may go while we look
+            if word in Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0"):
+                found.append(pid)
+    return found
 
 
 def missing(what: str) -> None:

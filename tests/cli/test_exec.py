@@ -16,7 +16,8 @@ from fanout.errors import UsageError
 from fanout.fleets.openssh import LoopbackSshd
 from fanout.root.oneshot import Ended
 from fanout.root.outcomes import Outcome
-from tests.sshd import home_of
+from tests.patience import eventually
+from tests.sshd import home_of, running
 
 
 def show(form: str, errors_only: bool = False) -> tuple[int, str, str]:
@@ -120,4 +121,4 @@ def test_from_the_command_line_with_input_and_with_ctrl_c(
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and b"interrupted" in err
-    assert not [pid for pid in sshd.processes() if b"7373" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    eventually(lambda: not running(sshd, "7373"))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from fanout.fleets.openssh import LoopbackSshd
-from tests.sshd import home_of
+from tests.sshd import home_of, running
 
 pytestmark = pytest.mark.sshd
 PATIENCE = 40.0  # s for any one thing to appear
@@ -88,7 +88,7 @@ def test_on_a_terminal_ctrl_c_stops_the_command_and_not_the_shell(sshd: Loopback
         screen.type("\x03")
         screen.until(r"n\[2-3\] \(2\) \[[^]]*TERM[^]]*\]")
         screen.until(r"fanout \[3\]>")
-        assert not [pid for pid in sshd.processes() if b"7272" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert not running(sshd, "7272")
         screen.type("something half \x03")
         screen.type("echo $((40 + 2)) alive\r")
         screen.until(r"n\[1-3\] \(3\): 42 alive")

@@ -1,7 +1,6 @@
 """One command on many machines over a real sshd, flat and through relays: the same outcomes, and nothing left."""
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from fanout.root.outcomes import Outcome
 from fanout.root.relayed import Relayed
 from fanout.root.settings import Settings
 from tests.root.trees import through, until
+from tests.sshd import running
 
 pytestmark = pytest.mark.sshd
 
@@ -86,15 +86,6 @@ async def test_machines_that_cannot_be_reached_say_why_each_and_hold_up_nobody(s
     assert all(heard.how[i].code is None and heard.how[i].reason for i in (1, 2, 3))
 
 
-def running(sshd: LoopbackSshd, mark: str) -> list[int]:
-    found = []
-    for pid in sshd.processes():
-        with contextlib.suppress(OSError):
-            if mark in Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0"):
-                found.append(pid)
-    return found
-
-
 async def test_what_runs_too_long_is_killed_where_it_runs(start, sshd: LoopbackSshd) -> None:
     heard = Heard()
     await done(start(through(sshd, 3), heard, "sleep 7171 & sleep 7171", timeout=0.5))
@@ -116,7 +107,8 @@ async def test_what_could_not_be_killed_is_said_to_run_on(tmp_path: Path) -> Non
     with LoopbackSshd({"MaxSessions": "1"}) as alone:
         heard, settings = Heard(), Settings(run="z", folder=str(tmp_path))
         await done(Flat(through(alone, 1), Job("exec sleep 7575", timeout=0.5), settings, heard))
-        assert "may still run" in heard.how[0].reason and running(alone, "7575")
+        assert "may still run" in heard.how[0].reason
+        await until(lambda: running(alone, "7575"))
         heard = Heard()
         task = asyncio.create_task(Flat(through(alone, 1), Job("exec sleep 7676"), settings, heard).run())
         await until(lambda: bool(running(alone, "7676")))

@@ -7,7 +7,7 @@ import pytest
 from fanout.fleets.base import Host
 from fanout.fleets.openssh import LoopbackSshd, keypair
 from fanout.root.outcomes import Outcome
-from tests.root.trees import left, outputs, run, session, through
+from tests.root.trees import left, outputs, run, session, through, until
 from tests.sshd import need_sshd
 
 pytestmark = pytest.mark.sshd
@@ -50,7 +50,8 @@ async def test_each_trouble_has_its_outcome_and_remedy_and_harms_no_other(
             got, reason = up.down[machine]
             assert (got, words in reason) == (outcome, True), (change, got, reason)
         assert set(outputs(await run(up, up.up, argv=["true"]))) == {0, len(hosts) - 1}
-    assert up.problems == [] and left(work) == [] and sshd.processes() == set()
+    assert up.problems == [] and left(work) == []
+    await until(lambda: not sshd.processes())
 
 
 async def test_below_relays_that_cannot_be_reached_each_machine_has_its_own_reason_and_soon(
@@ -87,7 +88,8 @@ async def test_a_login_shell_that_talks_does_no_harm(tmp_path: Path) -> None:
         key = server.key.read_text()
         async with session(through(server, 3), [None, 0, 1], relay_key=key, folder=str(work)) as up:
             assert up.down == {} and len(outputs(await run(up, up.up, argv=["true"]))) == 3
-        assert up.problems == [] and left(work) == [] and server.processes() == set()
+        assert up.problems == [] and left(work) == []
+        await until(lambda: not server.processes())
 
 
 async def test_a_login_shell_that_never_ends_is_unreachable_with_what_it_said(tmp_path: Path) -> None:
@@ -124,4 +126,5 @@ async def test_machines_that_do_not_answer_do_not_hold_up_those_behind_them(
         async with session(hosts, [None] * 4, folder=str(tmp_path), connect_timeout=4.0, handshakes=2) as up:
             assert up.up == 0b1100
             assert all(up.down[m][0] is Outcome.UNREACHABLE and "does not answer" in up.down[m][1] for m in (0, 1))
-    assert left(tmp_path) == [] and sshd.processes() == set()
+    assert left(tmp_path) == []
+    await until(lambda: not sshd.processes())
