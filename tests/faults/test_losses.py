@@ -53,7 +53,7 @@ async def test_a_killed_relay_costs_only_itself(parents: list[int | None], tmp_p
 async def test_a_killed_leaf_is_lost_with_all_that_it_had_started(tmp_path: Path) -> None:
     async with session(local(3), [None, 0, 0], folder=str(tmp_path)) as up:
         pids = await agents(up)
-        shell = "setsid sh -c 'echo $$; exec sleep 500' > escaped & sleep 0.2; cat escaped; echo up; sleep 500"
+        shell = "setsid sh -c 'echo $$; exec sleep 500' > escaped & until [ -s escaped ]; do :; done; echo up; wait"
         work = up.call(frames.SPAWN, 0b010, {"shell": shell, "name": "p", "ready": "up"})
         assert await work.wait(tree.READY, timeout=20.0, extra=FIRST)
         escaped = int(outputs(await run(up, 0b010, shell="cat escaped"))[1])
@@ -87,7 +87,7 @@ async def test_paths_longer_than_a_sockets_may_be_keep_nobody_from_attaching_or_
 
 async def test_without_the_root_everything_ends_with_the_lease(tmp_path: Path) -> None:
     """The root reads and says nothing; a relay that still talks to its child does not keep it alive."""
-    async with session(local(3), [None, 0, 1], folder=str(tmp_path), lease=2.0) as up:
+    async with session(local(3), [None, 0, 1], folder=str(tmp_path), lease=4.0) as up:
         pids = await agents(up)
         up.node.tick = lambda now: None  # type: ignore[method-assign]  # no heartbeat leaves any more
         for pid in pids.values():

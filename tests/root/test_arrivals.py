@@ -89,7 +89,7 @@ async def test_a_relay_that_boots_itself_is_told_of_those_that_were_ready_before
 
 async def test_a_machine_whose_relay_is_lost_while_it_boots_is_placed_elsewhere(tmp_path: Path) -> None:
     """It is not dialled before it is ready, although its siblings are by then."""
-    tree = Booting(tmp_path, chain(2, 2), [3], recover=1.0)
+    tree = Booting(tmp_path, chain(2, 2), [3])
     async with tree.run() as up:
         await until(lambda: up.up == 0b110111)
         call = await run(up, 0b000001, shell="echo $PPID")
@@ -117,16 +117,17 @@ async def test_the_connect_timeout_of_a_machine_counts_from_its_arrival(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(session, "MARGIN", 0.1)
-    tree = Booting(tmp_path, [None, None, None], [1, 2], connect_timeout=0.5)
+    tree = Booting(tmp_path, [None, None], [0, 1], connect_timeout=0.2)
     async with tree.run() as up:
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(tree.connecting), 1.0)
-        assert up.up == 0b001 and not up.down
-        tree.boot(1)
-        (tmp_path / "python-2").unlink()
-        up.arrived(0b100)
+            await asyncio.wait_for(asyncio.shield(tree.connecting), 0.5)
+        assert not up.up and not up.down
+        up.settings = replace(up.settings, connect_timeout=20.0)
+        tree.boot(0)
+        (tmp_path / "python-1").unlink()
+        up.arrived(0b10)
         await tree.connected()
-        assert up.up == 0b011 and up.down.keys() == {2}
+        assert up.up == 0b01 and up.down.keys() == {1}
 
 
 async def test_a_run_that_ends_while_machines_boot_waits_for_none_of_them(tmp_path: Path) -> None:

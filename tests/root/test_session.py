@@ -113,10 +113,9 @@ from tests.root.trees import *
 
 async def main():
     parents = chain(1, 1, 2)
-    async with session(local(4), parents, folder=sys.argv[1], lease=1.5) as up:
+    async with session(local(4), parents, folder=sys.argv[1], lease=4.0) as up:
         call = up.call(frames.SPAWN, up.up, {"name": "p", "ready": "up", "logs": "all", "shell":
-            "(setsid sh -c 'trap \\"\\" TERM; echo $$; while :; do sleep 0.05; done' &);"
-            "sleep 0.2; echo up; sleep 400"})
+            "(setsid sh -c 'trap \\"\\" TERM; echo $$; while :; do sleep 0.05; done' &); echo up; sleep 400"})
         up.on_log = lambda machine, call, data, when: print(data.decode(), end="", flush=True)
         await call.wait(tree.READY, timeout=20, extra=(1).to_bytes(4, "big"))
         await asyncio.sleep(100)
@@ -134,7 +133,7 @@ def test_a_root_that_is_killed_leaves_nothing_after_the_lease(tmp_path: Path) ->
         if line.strip().isdigit():
             pids.append(int(line))
         ready += line == "up\n"
-        if ready == 4:
+        if len(pids) == ready == 4:
             break
     agents = {int((Path(f"/proc/{pid}/stat").read_text()).rpartition(")")[2].split()[1]) for pid in pids}
     root.kill()
@@ -146,7 +145,7 @@ def test_a_root_that_is_killed_leaves_nothing_after_the_lease(tmp_path: Path) ->
 
 
 async def test_letting_go_leaves_nothing_after_the_lease(tmp_path: Path) -> None:
-    async with session(local(3), chain(1, 2), folder=str(tmp_path), lease=1.0) as up:
+    async with session(local(3), chain(1, 2), folder=str(tmp_path), lease=4.0) as up:
         pids = [int(out) for out in outputs(await run(up, up.up, shell="echo $PPID")).values()]
         await up.abort()
     assert all([await asyncio.to_thread(gone, pid) for pid in pids]) and left(tmp_path) == []
