@@ -91,18 +91,23 @@ async def test_ship_names_it_too_and_the_others_have_it(
 @pytest.mark.parametrize("when", ["from the start", "in the middle"])
 async def test_through_a_relay_without_room_its_children_get_all_of_it(lab: Labs, source: Path, when: str) -> None:
     """Without room it passes on from memory; a file that was begun is passed on as far as it came."""
-    here = lab(4, rate="200mbit" if when == "from the start" else "100mbit")  # long enough to be in the middle of
+    here = lab(4, rate="200mbit")
     relay = here.hosts[0]
-    small_disk(here, relay, "/mnt", "2m" if when == "from the start" else "120m")
+    small_disk(here, relay, "/mnt", "2m" if when == "from the start" else "40m")
     small_disk(here, relay, "/root/.cache", "2m")
     async with on(here, [None, 0, 0, 0], folder="/mnt") as up:
         assert up.down == {}
         sending = Source(source)
+        pump = up.shipping.pump
+        if when == "in the middle":  # of which the root sends no more until the disk is full
+            up.shipping.pump = lambda: up.shipping.sent <= SIZE // 4 and pump()  # type: ignore[method-assign]
         call = up.shipping.ship(sending, up.up, "/mnt/file", None)
         if when == "in the middle":
             await until(lambda: up.shipping.sent > SIZE // 4)
             assert not call.heard(DONE)
-            await asyncio.to_thread(here.run_in, relay, ["fallocate", "-l", "120m", "/mnt/other"])
+            await asyncio.to_thread(here.run_in, relay, ["sh", "-c", "cat /dev/zero > /mnt/other"])
+            up.shipping.pump = pump  # type: ignore[method-assign]
+            up.kick()
         assert await call.wait(DONE, timeout=60.0)
         reason = "cannot put it at /mnt/file: No space left on device; free some there, or choose another place"
         assert sorted(call.groups(DONE)) == [(0b0001, ["failed", reason]), (0b1110, ["ok", ""])]
