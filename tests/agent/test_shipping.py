@@ -5,6 +5,7 @@ Whatever the tree, the pieces on the wire and the losses, what arrives is what w
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 from collections.abc import Callable
@@ -397,6 +398,7 @@ def test_what_a_machine_keeps_it_does_not_get_again_and_its_children_get_it_from
 def test_nothing_stays_open_once_all_have_it(tmp_path: Path) -> None:
     path = fill(tmp_path / "file", 500_000)
     world = World(tmp_path, [None, 0, 1])
+    gc.collect()  # what tests before have forgotten closes now
     before = len(os.listdir("/proc/self/fd"))
     for number in range(5):
         call, source = world.ship(path, f"to{number}", cache=number > 2)

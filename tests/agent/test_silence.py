@@ -14,6 +14,7 @@ from fanout.agent.children import Children, Connection
 from fanout.agent.core.bootstrap import Payload
 from fanout.agent.loop import Loop
 from fanout.agent.silence import acknowledges, asking, standing
+from tests.patience import eventually
 
 
 def test_a_connection_that_stands_is_acknowledged_though_nobody_reads() -> None:
@@ -42,7 +43,7 @@ def test_what_runs_is_told_from_what_sleeps_and_what_was_stopped() -> None:
 
     with subprocess.Popen(["sh", "-c", "while :; do :; done"]) as busy, subprocess.Popen(["sleep", "60"]) as idle:
         try:
-            assert wants_to_run(busy.pid) and not wants_to_run(idle.pid)
+            eventually(lambda: wants_to_run(busy.pid) and not wants_to_run(idle.pid))  # both are still being loaded
             os.kill(busy.pid, signal.SIGSTOP)
             os.waitid(os.P_PID, busy.pid, os.WSTOPPED | os.WNOWAIT)
             assert not wants_to_run(busy.pid)

@@ -221,7 +221,7 @@ def test_a_lab_of_the_same_name_that_was_made_since_is_not_touched() -> None:
 
 MAKER = """#!/bin/sh
 case $1 in
-up) echo '{"address": "127.1.9.9"}'; touch up; exec sleep 1000 ;;
+up) echo $$ > pid; echo '{"address": "127.1.9.9"}'; exec sleep 1000 ;;
 down) cat > down; [ -e may ] || exit 5 ;;
 esac
 """
@@ -237,10 +237,9 @@ def test_a_program_that_had_made_machines_is_called_to_remove_them_until_it_has(
     while not (record.exists() and "127.1.9.9" in record.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    maker = int(subprocess.check_output(["pgrep", "-P", str(root.pid), "sleep"]))
     root.kill()
     root.wait()
-    os.kill(maker, signal.SIGTERM)
+    os.kill(int((home / "pid").read_text()), signal.SIGTERM)
     assert listed()[0]["holds"] == "machines of maker"
     done = fanout("down", "last", "--yes")
     assert done.exit_code == 1 and "not released: " in done.stdout and "exit code 5" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -83,6 +84,7 @@ async def test_lines_and_reports_come_in_the_order_of_time_whatever_the_machines
         python = wrapper(folder, f"export LD_PRELOAD={FAKETIME} FAKETIME={off}; exec")
         hosts.append(Host(f"m-{number}", "127.0.0.1", local=True, python=python))
     order = [3, 0, 4, 2, 1] * 3
+    heard: list[bytes] = []
     said: list[str] = []
     with RunFolder("r1", scenario="s.py", fleet="local", path=tmp_path / "run") as run:
         async with session(hosts, [None, 0, 0, 1, None], folder=str(tmp_path)) as up:
@@ -93,13 +95,18 @@ async def test_lines_and_reports_come_in_the_order_of_time_whatever_the_machines
                 run.report(one)
                 said.append(one.text)
 
-            up.on_report = report
-            up.on_log = lambda machine, _, data, when: run.log(f"m-{machine}", "p", data, when)
-            shell = 'while read line; do echo $line; sleep 0.05; fanout report "$line"; done'
+            def log(machine: int, _: int, data: bytes, when: float) -> None:
+                run.log(f"m-{machine}", "p", data, when)
+                heard.append(data)
+
+            up.on_report, up.on_log = report, log
+            shell = 'while read line; do echo $line; read heard; fanout report "$line"; done'
             call = up.call(frames.SPAWN, up.up, {"shell": shell, "name": "p", "logs": "all"})
-            for number, machine in enumerate(order):
-                up.call(frames.PROCESS, 1 << machine, [call.number, "write", b"line %d\n" % number, False])
-                await until(lambda count=number + 1: len(said) == count)
+            for count, machine in enumerate(order, 1):
+                for data, came in (b"line %d\n" % (count - 1), heard), (b"heard\n", said):  # a busy agent may lag
+                    up.call(frames.PROCESS, 1 << machine, [call.number, "write", data, False])
+                    await until(lambda came=came, count=count: len(came) == count)
+                await asyncio.sleep(0.05)  # further apart than what machines may be wrong by about the root's clock
     shown = logs(str(tmp_path / "run")).stdout.splitlines()
     assert shown == [
         text for number, machine in enumerate(order)

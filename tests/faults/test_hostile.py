@@ -4,7 +4,6 @@ import asyncio
 import os
 import stat
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from fanout.agent.core import frames, machineset
 from fanout.agent.core import node as tree
 from fanout.root.outcomes import Outcome
 from fanout.root.payload import payload
+from tests.agent.parent import gone
 from tests.faults import impostor
 from tests.root.trees import left, local, outputs, run, session, until
 
@@ -23,11 +23,11 @@ CASES = [
 
 
 def disguised(folder: Path, kind: str) -> str:
-    """A `python3` that is the impostor."""
+    """A `python3` that is the impostor; its number is in `folder/pid`."""
     program = folder / "python3"
     here = Path(impostor.__file__).parents[2]
-    program.write_text(f"#!/bin/sh\ncd '{here}' && exec '{sys.executable}' -m tests.faults.impostor "
-                       f"'{kind}' {payload().build}\n")
+    program.write_text(f"#!/bin/sh\necho $$ > '{folder}/pid'\ncd '{here}' && "
+                       f"exec '{sys.executable}' -m tests.faults.impostor '{kind}' {payload().build}\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     return str(program)
 
@@ -48,7 +48,8 @@ async def test_who_breaks_the_protocol_is_cut_off_by_name_and_alone(
         if kind == impostor.FLOOD:
             up.call(frames.RUN, machineset.single(impostor.OWN), {"shell": kind})
             await asyncio.sleep(0.005)
-            time.sleep(1.0)  # noqa: ASYNC251  the root stands still: what its relay has is not settled
+            # The root stands still until its relay has cut it off: what the relay has is not settled.
+            assert gone(int((tmp_path / "pid").read_text()))
         await until(lambda: impostor.OWN in up.down)
         assert up.down[impostor.OWN][0] in (Outcome.FAILED, Outcome.LOST)
         assert "refused: " in up.down[impostor.OWN][1]

@@ -92,7 +92,7 @@ def test_a_killed_root_leaves_nothing_once_the_lease_is_over(
         until(lambda: "everything runs" in said.read_text() or root.poll() is not None, said)
         assert root.poll() is None, said.read_text()
         run_id = json.loads((tmp_path / "run" / "run.json").read_text())["run"]
-        assert len(of_run(run_id)) >= 6 * 3
+        until(lambda: len(of_run(run_id)) >= 6 * 3, said)
         os.kill(root.pid, signal.SIGKILL)
         root.wait()
         assert until(lambda: not of_run(run_id), said) < LEASE + 20.0
@@ -111,6 +111,7 @@ def test_a_root_that_stands_still_under_a_flood_costs_no_memory_and_loses_nothin
         until(lambda: size() > 1 << 20 or root.poll() is not None, said)
         assert root.poll() is None, said.read_text()
         os.kill(root.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, root.pid, os.WSTOPPED | os.WNOWAIT)
         before, began, most = size(), time.monotonic(), 0
         try:
             while time.monotonic() - began < STOPPED:

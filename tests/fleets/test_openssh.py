@@ -9,6 +9,7 @@ import pytest
 from fanout.errors import FleetError
 from fanout.fleets import openssh
 from fanout.fleets.openssh import LoopbackSshd
+from tests.patience import eventually
 from tests.sshd import need_sshd
 from tests.sshd_client import ssh
 
@@ -43,7 +44,7 @@ def test_stop_ends_what_was_started_through_it(tmp_path: Path) -> None:
         command = "setsid sleep 600 >/dev/null 2>&1 </dev/null & echo $!"
         done = ssh(tmp_path, "127.0.0.1", server.port, server.user, server.key, server.host_keys, command)
         sleeper = int(done.stdout)
-        assert sleeper in server.processes()
+        eventually(lambda: sleeper in server.processes())  # a program that is being loaded shows no environment
     assert openssh.wait_gone([sleeper], 0.0) == []
     assert not folder.exists()
 

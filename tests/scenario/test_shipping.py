@@ -1,6 +1,7 @@
 """`ship`: what arrives is what was sent, or the machine where it could not be put is named."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from fanout.agent.core.blocks import BLOCK
 from fanout.errors import UsageError
 from fanout.root.outcomes import RunOutcome
 from fanout.root.shipping import Source, _Sending
+from tests.scenario import play as playing
 from tests.scenario.conftest import Passes
-from tests.scenario.play import Play
+from tests.scenario.play import Play, Recorder, write
 
 
 @pytest.fixture(autouse=True)
@@ -220,19 +222,28 @@ def test_a_file_that_changes_while_it_is_hashed_is_said(tmp_path: Path, monkeypa
 
 
 async def test_what_takes_long_tells_how_far_it_is_and_who_is_waited_for(
-        passes: Passes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fanout.scenario.shipping.TELL", 0.2)
     (tmp_path / "file").write_bytes(os.urandom(1 << 20))
-    _, recorder = await passes(f"""
+    pid, told = tmp_path / "pid", []
+
+    class Waker(Recorder):
+        def note(self, text: str) -> None:
+            if "done on 2 of 3 machines" in text and not told:
+                told.append(text)
+                os.kill(int(pid.read_text()), signal.SIGCONT)
+
+    path = write(tmp_path, f"""
         import os, signal
-        pid = int((await fleet[1].run("echo $PPID")).stdout)
-        os.kill(pid, signal.SIGSTOP)
-        sending = asyncio.ensure_future(fleet.ship({str(tmp_path / "file")!r}))
-        await asyncio.sleep(1.5)
-        os.kill(pid, signal.SIGCONT)
-        await sending
-    """, machines=3)
-    assert any(note.endswith("waiting for local-1") and "done on 2 of 3 machines" in note for note in recorder.notes)
+        from pathlib import Path
+        pid = (await fleet[1].run("echo $PPID")).stdout
+        Path({str(pid)!r}).write_text(pid)
+        os.kill(int(pid), signal.SIGSTOP)
+        await fleet.ship({str(tmp_path / "file")!r})
+    """)
+    result, _ = await playing.play(path, Waker())
+    assert result.outcome is RunOutcome.PASSED, result.reason
+    assert told[0].endswith("waiting for local-1")
 
 
 async def test_paths_may_be_those_of_pathlib_and_what_is_none_is_told_before_it_is_sent(

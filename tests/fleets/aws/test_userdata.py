@@ -31,7 +31,7 @@ def keys(tmp_path: Path) -> dict[str, str]:
 
 def prepared(tmp_path: Path, keys: dict[str, str], **more: Any) -> Prepared:
     ca = (tmp_path / "ca").read_text()
-    given = {"run": "r1", "user": "root", "expires": time.time() + 3000.5, "ttl": 3600.0, "idle": 600.0}
+    given = {"run": "r1", "user": "root", "expires": time.time() + 3030.0, "ttl": 3600.0, "idle": 600.0}
     return Prepared(**{**given, **more}, login=keys["login"], ca=ca, ca_public=keys["ca"])
 
 
