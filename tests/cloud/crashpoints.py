@@ -221,11 +221,11 @@ class Campaign:
 
 
 def campaign(points: int, seed: int, say: Callable[[str], None]) -> Figures:
-    """Strikes this many points, or all there are."""
+    """Kills this many roots, or one at each point there is."""
     with Cloud() as cloud, Roots(cloud.environment) as roots:
         running = Campaign(cloud, roots, Random(seed))
         for number, point in enumerate(running.points()):
-            if number == points:
+            if running.figures.struck.total() == points:
                 break
             running.strike(point)
             if number % 20 == 19:

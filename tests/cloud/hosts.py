@@ -66,7 +66,10 @@ echo $! > /run/cloud/timer
 SYSTEMCTL = """#!/bin/sh
 # ssh is the one service here; any other is as good as done.
 running() { kill -0 "$(cat /run/cloud/sshd.pid)"; } 2> /dev/null
-start() { exec /usr/sbin/sshd -o UsePAM=no -o PidFile=/run/cloud/sshd.pid -o SetEnv=SHLVL=2 -E /run/cloud/sshd.log; }
+start() {  # it writes its number down once it listens, which is after its parent has ended
+    /usr/sbin/sshd -o UsePAM=no -o PidFile=/run/cloud/sshd.pid -o SetEnv=SHLVL=2 -E /run/cloud/sshd.log || exit
+    until running; do sleep 0.01; done
+}
 stop() {
     if running; then kill "$(cat /run/cloud/sshd.pid)"; fi
     while running; do sleep 0.01; done
