@@ -62,7 +62,7 @@ def test_a_broker_killed_while_it_made_machines_removes_them_when_it_is_back(pla
         eventually(lambda: list(place.made.iterdir()))
         first.end(signal.SIGKILL)
     up = int((place.folder / "pid").read_text())
-    assert not gone(up), "the program lives on, and could make more"
+    assert not gone(up, 0.0), "the program lives on, and could make more"
     with place.broker() as second:
         ended = second.client(place.token).until(lease, "ended")
         assert ended["cause"] == "interrupted" and "ask again" in ended["reason"]
