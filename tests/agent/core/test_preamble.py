@@ -45,7 +45,7 @@ def test_shells_tell_that_their_command_began_and_in_which_group(shell: str, tmp
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_what_else_the_same_parent_started_is_killed_from_any_shell(shell: str, tmp_path: Path) -> None:
-    stubborn = 'setsid sh -c "trap : TERM; while :; do sleep 0.05; done"'
-    beside = f'setsid sleep 7171 & {stubborn} & sleep 0.1; "$0" -c "$1"; wait'
-    subprocess.run(["sh", "-c", beside, shell, KILLING_BESIDE], timeout=10, check=True, start_new_session=True,
-                   env={**os.environ, "HOME": str(tmp_path)})  # fmt: skip
+    stubborn = 'setsid sh -c "trap : TERM; : > stubborn; while :; do sleep 0.05; done"'
+    both = f'setsid sh -c ": > kind; exec sleep 7171" & {stubborn} & until [ -e kind ] && [ -e stubborn ]; do :; done'
+    subprocess.run(["sh", "-c", f'{both}; "$0" -c "$1"; wait', shell, KILLING_BESIDE], timeout=30, check=True,
+                   start_new_session=True, cwd=tmp_path, env={**os.environ, "HOME": str(tmp_path)})  # fmt: skip
