@@ -174,7 +174,7 @@ async def test_a_machine_with_another_host_key_is_refused_by_the_root_and_by_rel
 def test_without_the_root_machines_end_by_their_lease_and_at_the_latest_by_their_time(
     hosts: LabMachines, account: Cloud, tmp_path: Path
 ) -> None:
-    root = fanout(*scenario(tmp_path, 200), "-n", "3", "--relays", "1", "--lease", "3s")
+    root = fanout(*scenario(tmp_path, 200), "-n", "3", "--relays", "1", "--lease", "8s")
     assert root.stdout is not None
     try:
         said = ""

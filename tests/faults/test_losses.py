@@ -87,7 +87,7 @@ async def test_paths_longer_than_a_sockets_may_be_keep_nobody_from_attaching_or_
 
 async def test_without_the_root_everything_ends_with_the_lease(tmp_path: Path) -> None:
     """The root reads and says nothing; a relay that still talks to its child does not keep it alive."""
-    async with session(local(3), [None, 0, 1], folder=str(tmp_path), lease=4.0) as up:
+    async with session(local(3), [None, 0, 1], folder=str(tmp_path), lease=6.0) as up:
         pids = await agents(up)
         up.node.tick = lambda now: None  # type: ignore[method-assign]  # no heartbeat leaves any more
         for pid in pids.values():

@@ -113,7 +113,7 @@ from tests.root.trees import *
 
 async def main():
     parents = chain(1, 1, 2)
-    async with session(local(4), parents, folder=sys.argv[1], lease=4.0) as up:
+    async with session(local(4), parents, folder=sys.argv[1], lease=6.0) as up:
         call = up.call(frames.SPAWN, up.up, {"name": "p", "ready": "up", "logs": "all", "shell":
             "(setsid sh -c 'trap \\"\\" TERM; echo $$; while :; do sleep 0.05; done' &); echo up; sleep 400"})
         up.on_log = lambda machine, call, data, when: print(data.decode(), end="", flush=True)

@@ -191,7 +191,7 @@ async def test_a_second_interrupt_leaves_no_process_that_holds_on_either(tmp_pat
     def left() -> set[int]:
         return with_environment("FANOUT_RUN", options.run)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while left() or playing.left_of(options.run):  # noqa: ASYNC110  they are nobody's children any more
             await asyncio.sleep(0.05)
 
