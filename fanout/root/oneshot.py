@@ -28,7 +28,8 @@ ATTEMPT = 10.0  # s for one attempt to connect: an sshd that is full may take a 
 KILLING = 5.0  # s that killing what runs on a machine may take
 PREAMBLE = 1.0  # s that a machine gets to tell what is to be killed
 CLOSING = 2.0  # s for connections to close at the end
-SURVIVES = "may still run: its login shell has not begun it yet, or sshd takes no second session (MaxSessions)"
+SURVIVES = ("may still run: its login shell has not begun it yet, or sshd takes no second session (MaxSessions); nor"
+            " has sshd killed it itself (older ones do not for root)")
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,8 @@ class _Machine:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._began_there.wait(), PREAMBLE)
         killed = self._preamble.began and await connection.also(KILLING_BESIDE, KILLING)
+        if not killed and not self._over:
+            killed = await connection.kill()
         self._survives = not killed and not self._over
         await connection.close(0.2)
         return not self._survives

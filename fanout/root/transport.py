@@ -30,6 +30,7 @@ READ_SIZE = 256 << 10
 STDERR_MOST = 4 << 10
 CLOSING = 6.0  # s that an agent gets to end once its input is closed; a relay gives its children 4
 SIGNALLED = 128  # and the signal's number: the exit code of what a signal ended, as in a shell
+SIGNALS = (("TERM", 0.3), ("KILL", 1.0))  # what ends a session's processes, and s for each to do so
 LIMITS = (64 << 10, 16 << 10)  # bytes in asyncssh's buffer at which writing pauses and goes on
 
 
@@ -206,6 +207,20 @@ class SSHConnection:
         with contextlib.suppress(TimeoutError, OSError, asyncssh.Error):
             async with asyncio.timeout(wait):
                 return (await self._connection.run(command, stdin=asyncssh.DEVNULL)).exit_status == 0
+        return False
+
+    async def kill(self) -> bool:
+        """Ask sshd to end the process group of the session: whether the session is over then.
+
+        Needs no shell there.  OpenSSH does it since 7.9, for root only since it separates privileges there too (after
+        9.7), never for a forced command; and it does not say that it will not.
+        """
+        for name, wait in SIGNALS:
+            with contextlib.suppress(OSError):
+                self._channel.send_signal(name)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._session.over.wait(), wait)
+                return True
         return False
 
     def acknowledges(self) -> bool:

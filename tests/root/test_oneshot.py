@@ -104,7 +104,8 @@ async def test_what_a_shell_left_behind_is_killed_too(sshd: LoopbackSshd, tmp_pa
 
 
 async def test_what_could_not_be_killed_is_said_to_run_on(tmp_path: Path) -> None:
-    with LoopbackSshd({"MaxSessions": "1"}) as alone:
+    forced = {"MaxSessions": "1", "ForceCommand": 'eval "$SSH_ORIGINAL_COMMAND"'}  # nor does sshd kill these itself
+    with LoopbackSshd(forced) as alone:
         heard, settings = Heard(), Settings(run="z", folder=str(tmp_path))
         await done(Flat(through(alone, 1), Job("exec sleep 7575", timeout=0.5), settings, heard))
         assert "may still run" in heard.how[0].reason

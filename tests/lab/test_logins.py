@@ -1,0 +1,48 @@
+"""Accounts whose login does something else than to start a shell at once: what is told of them, and what is ended."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from fanout.fleets.base import Host
+from fanout.fleets.lab import Lab
+from fanout.root.oneshot import Flat, Job
+from fanout.root.outcomes import Outcome
+from fanout.root.settings import Settings
+from tests.lab.test_trouble import Labs
+from tests.root.test_oneshot import Heard, done
+from tests.root.trees import until
+
+pytestmark = pytest.mark.lab
+
+
+def account(lab: Lab, name: str, shell: str) -> Host:
+    """An account without rights on the lab's first host: `shell` is a program there, or the text of one."""
+    host = lab.hosts[0]
+    program = shell
+    if shell.startswith("#!"):
+        program = f"/bin/shell-of-{name}"
+        wrote = lab.run_in(host, ["sh", "-c", f'printf %s "$0" > {program} && chmod 755 {program}', shell])
+        assert not wrote.returncode, wrote.stderr
+    added = lab.run_in(host, ["sh", "-c", f"echo '{name}:*:4242:4242::/tmp:{program}' >> /etc/passwd"])
+    assert not added.returncode, added.stderr
+    return Host(name, host.address, user=name, port=host.port, key=str(lab.key), host_keys=host.host_keys)
+
+
+async def test_a_login_shell_that_hangs_is_killed_with_its_command(lab: Labs, tmp_path: Path) -> None:
+    """It would run the killing command no more than the first: sshd itself has to end it."""
+    here = lab(1)
+    host = account(here, "hanging", "#!/bin/sh\nsleep 1000\nexec /bin/sh \"$@\"\n")
+    heard, settings = Heard(), Settings(run="x", folder=str(tmp_path))
+    await done(Flat([host], Job("echo hi", timeout=0.5), settings, heard))
+    assert heard.how[0].outcome == Outcome.TIMED_OUT and heard.how[0].reason.endswith("and was killed")
+    await until(lambda: not any("sleep 1000" in title for title in here.processes(here.hosts[0]).values()))
+    heard = Heard()
+    task = asyncio.create_task(Flat([host], Job("echo hi"), settings, heard).run())
+    await until(lambda: any("sleep 1000" in title for title in here.processes(here.hosts[0]).values()))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 20)
+    assert heard.how == {}
+    await until(lambda: not any("sleep 1000" in title for title in here.processes(here.hosts[0]).values()))
