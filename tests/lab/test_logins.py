@@ -1,14 +1,16 @@
 """Accounts whose login does something else than to start a shell at once: what is told of them, and what is ended."""
 
 import asyncio
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
+from fanout.agent.core.preamble import ERR, OUT
 from fanout.fleets.base import Host
 from fanout.fleets.lab import Lab
-from fanout.root.oneshot import Flat, Job
+from fanout.root.oneshot import Ended, Flat, Job
 from fanout.root.outcomes import Outcome
+from fanout.root.relayed import Relayed
 from fanout.root.settings import Settings
 from tests.lab.test_trouble import Labs
 from tests.root.test_oneshot import Heard, done
@@ -30,11 +32,11 @@ def account(lab: Lab, name: str, shell: str) -> Host:
     return Host(name, host.address, user=name, port=host.port, key=str(lab.key), host_keys=host.host_keys)
 
 
-async def test_a_login_shell_that_hangs_is_killed_with_its_command(lab: Labs, tmp_path: Path) -> None:
+async def test_a_login_shell_that_hangs_is_killed_with_its_command(lab: Labs) -> None:
     """It would run the killing command no more than the first: sshd itself has to end it."""
     here = lab(1)
     host = account(here, "hanging", "#!/bin/sh\nsleep 1000\nexec /bin/sh \"$@\"\n")
-    heard, settings = Heard(), Settings(run="x", folder=str(tmp_path))
+    heard, settings = Heard(), Settings(run="x")
     await done(Flat([host], Job("echo hi", timeout=0.5), settings, heard))
     assert heard.how[0].outcome == Outcome.TIMED_OUT and heard.how[0].reason.endswith("and was killed")
     await until(lambda: not any("sleep 1000" in title for title in here.processes(here.hosts[0]).values()))
@@ -46,3 +48,16 @@ async def test_a_login_shell_that_hangs_is_killed_with_its_command(lab: Labs, tm
         await asyncio.wait_for(task, 20)
     assert heard.how == {}
     await until(lambda: not any("sleep 1000" in title for title in here.processes(here.hosts[0]).values()))
+
+
+async def test_the_output_of_a_login_that_prints_pages_is_as_with_ssh(lab: Labs) -> None:
+    here = lab(1)
+    relay = replace(account(here, "relay", "/bin/sh"), user=here.hosts[0].user)
+    host = account(here, "wordy", "#!/bin/sh\nseq 20000\necho beware >&2\nexec /bin/sh \"$@\"\n")
+    said = b"".join(b"%d\n" % i for i in range(1, 20001)) + b"out\n"
+    settings = Settings(run="x")
+    for i, hosts in ((0, [host]), (1, [relay, host])):
+        heard, job = Heard(), Job("echo out; exit 3", connect_timeout=10.0)
+        await done(Relayed(hosts, i, job, settings, heard, relay_key=here.key.read_text()) if i
+                   else Flat(hosts, job, settings, heard))
+        assert (heard.how[i], heard.out[i, OUT], heard.out[i, ERR]) == (Ended(Outcome.FAILED, 3), said, b"beware\n")

@@ -9,7 +9,7 @@ forced command), output passes as it is, and nothing is killed: that would start
 from __future__ import annotations
 
 OUT, ERR = 1, 2
-HELD_MOST = 4 << 10  # bytes of what a shell prints at login that are searched for the token
+LINE_MOST = 64  # bytes of the line
 
 
 def wrapped(command: str, token: str) -> str:
@@ -49,7 +49,11 @@ With a command behind it no login shell gives its place to this `sh`, whose pare
 
 
 class Preamble:
-    """Takes the line out of standard output; other bytes are kept exactly."""
+    """Takes the line out of standard output; other bytes are kept exactly, and come at once.
+
+    It is looked for however much a login prints before it.  What only quotes the command (a forced one that says what
+    it refuses) is no such line.
+    """
 
     def __init__(self, token: str) -> None:
         self.began = False
@@ -57,23 +61,32 @@ class Preamble:
         """The process group of the command; None: the line has not come, or did not tell."""
         self._token = token.encode() + b" "
         self._held = b""
+        """What the line may begin with."""
         self._over = False
 
     def feed(self, data: bytes) -> bytes:
         """What is output of the command so far."""
         if self._over:
             return data
-        self._held += data
-        at = self._held.find(self._token)
-        end = self._held.find(b"\n", at) if at >= 0 else -1
-        if end >= 0:
-            self.began = True
-            number = self._held[at + len(self._token) : end].strip()
-            if number.isdigit() and int(number) > 1:
-                self.group = int(number)
-            self._held = self._held[:at] + self._held[end + 1 :]
-            return self.finish()
-        return self.finish() if len(self._held) > HELD_MOST else b""
+        data, self._held = self._held + data, b""
+        at = data.find(self._token)
+        if at < 0:
+            at = next((i for i in range(max(0, len(data) - len(self._token)), len(data))
+                       if self._token.startswith(data[i:])), len(data))
+        end = data.find(b"\n", at, at + LINE_MOST)
+        if end < 0:
+            self._over = len(data) - at >= LINE_MOST
+            at = len(data) if self._over else at
+            self._held = data[at:]
+            return data[:at]
+        self._over = True
+        word = data[at + len(self._token) : end].strip()
+        if word != b"-" and not word.isdigit():
+            return data
+        self.began = True
+        if word.isdigit() and int(word) > 1:
+            self.group = int(word)
+        return data[:at] + data[end + 1 :]
 
     def finish(self) -> bytes:
         """What was held back."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.agent.core.preamble import HELD_MOST, KILLING_BESIDE, Preamble, announced, wrapped
+from fanout.agent.core.preamble import KILLING_BESIDE, Preamble, announced, wrapped
 
 TOKEN = "0123abcd"
 
@@ -22,10 +22,21 @@ def test_all_other_bytes_are_kept(before: bytes, after: bytes, piece: int) -> No
     assert (out, preamble.group) == (before + after, 123)
 
 
-def test_without_it_output_passes_as_it_is() -> None:
+def test_it_is_found_after_whatever_a_login_prints_and_nothing_of_that_waits_for_it() -> None:
     preamble = Preamble(TOKEN)
-    long = b"x" * (HELD_MOST + 1)
-    assert preamble.feed(long) == long and preamble.feed(b"y") == b"y" and preamble.group is None
+    banner = b"welcome\n" * (1 << 14)
+    assert preamble.feed(banner) == banner and preamble.feed(b"0123") == b"" and preamble.feed(b"4") == b"01234"
+    assert preamble.feed(b"last words" + TOKEN.encode() + b" 1") == b"last words" and not preamble.began
+    assert preamble.feed(b"2\nout") == b"out" and (preamble.began, preamble.group) == (True, 12)
+    assert preamble.feed(f"{TOKEN} 3\n".encode()) == f"{TOKEN} 3\n".encode()
+
+
+@pytest.mark.parametrize("said", [announced("true", TOKEN) + "\n", announced("x" * 100, TOKEN), TOKEN, f"{TOKEN} "])
+def test_a_forced_command_that_quotes_what_it_was_asked_has_not_begun_it(said: str) -> None:
+    for pieces in ([said], said):
+        preamble = Preamble(TOKEN)
+        out = b"".join(preamble.feed(piece.encode()) for piece in pieces) + preamble.finish()
+        assert (out, preamble.began, preamble.group) == (said.encode(), False, None)
 
 
 SHELLS = [shell for shell in ("sh", "bash", "dash", "zsh", "ksh", "fish", "tcsh") if shutil.which(shell)]
