@@ -30,12 +30,16 @@ ATTEMPT = 15.0  # s for one attempt to connect: machines that are off must not h
 class _Peer:
     """A machine that the root reaches itself: its connection, and the bytes between it and the node's link."""
 
-    def __init__(self, links: Links, spec: dict[str, Any], call: int, deadline: float) -> None:
+    def __init__(self, links: Links, spec: dict[str, Any], call: int, seconds: float, deadline: float) -> None:
         self.links = links
         self.machine: int = spec["id"]
         self.spec = spec
         self.call = call
+        self.seconds = seconds
+        """That its connecting may take, waiting for its turn too: until `deadline`."""
         self.deadline = deadline
+        self.began: float | None = None
+        """When the first attempt to connect it was."""
         self.connection: Connection | None = None
         self.bootstrap: Bootstrap | None = Bootstrap()
         self.probe: asyncio.Task[bool] | None = None
@@ -174,14 +178,15 @@ class Links:
 
     # Connecting.
 
-    def reach(self, spec: dict[str, Any], call: int, deadline: float) -> None:
-        """Connect to a machine, with retries until `deadline`.  UP or DOWN under `call` tells how it went."""
+    def reach(self, spec: dict[str, Any], call: int, seconds: float) -> None:
+        """Connect to a machine, with retries, within `seconds`.  UP or DOWN under `call` tells how it went."""
         machine = spec["id"]
         old = self.peers.pop(machine, None)
         if old is not None:  # the node knows that it leads nowhere any more
             self._part(old, SOON)
         self._dialer.succeeded(machine)
-        self._waiting[machine] = _Peer(self, spec, call, deadline)
+        deadline = self.session.now() + seconds
+        self._waiting[machine] = _Peer(self, spec, call, seconds, deadline)
         self._dialer.add(machine, deadline)
         self._dial()
 
@@ -201,7 +206,8 @@ class Links:
         for machine in self._dialer.start(now):
             wanted = self._waiting[machine]
             # Known from here on, not from when its task begins: it may be wanted anew, elsewhere, before that.
-            peer = self.peers[machine] = _Peer(self, wanted.spec, wanted.call, wanted.deadline)
+            peer = self.peers[machine] = _Peer(self, wanted.spec, wanted.call, wanted.seconds, wanted.deadline)
+            peer.began = wanted.began = now if wanted.began is None else wanted.began
             task = loop.create_task(self._attempt(peer))
             self._dialling.add(task)
             task.add_done_callback(self._dialling.discard)
@@ -225,7 +231,7 @@ class Links:
                 async with asyncio.timeout(left):
                     connection = await open_ssh(host, command, self.session.settings, peer, self._shared)
         except TimeoutError:
-            self._failed(peer, Unreached("unreachable", f"it does not answer within {left:.0f} s", True))
+            self._failed(peer, Unreached("unreachable", self._silent(peer), True))
             return
         except Unreached as failure:
             self._failed(peer, failure)
@@ -238,6 +244,14 @@ class Links:
         connection.write(opening(stage0, peer.spec.get("attach")))
         left = max(0.1, peer.deadline - self.session.now())
         asyncio.get_running_loop().call_later(left, self._overdue, peer)
+
+    def _silent(self, peer: _Peer) -> str:
+        """In words: it does not answer.  All attempts count; and others may have been before it in the queue."""
+        assert peer.began is not None
+        tried = self.session.now() - peer.began
+        how = " within" if tried > peer.seconds - 1 else f": tried for {tried:.0f} of"
+        option = " (--connect-timeout)" if peer.seconds == self.session.settings.connect_timeout else ""
+        return f"it does not answer{how} {peer.seconds:g} s{option}"
 
     def _overdue(self, peer: _Peer) -> None:
         link = self.session.node.children.get(peer.machine)

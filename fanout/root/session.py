@@ -208,7 +208,7 @@ class Session:
             self.topology.calls[machine] = self._number
             if not new:
                 self.node.await_child(machine, subtree, self.topology.behind[machine])
-            self.links.reach(spec, self._number, self.now() + seconds)
+            self.links.reach(spec, self._number, seconds)
         else:
             self._connect_at(parent, [spec], seconds)
 

@@ -251,7 +251,7 @@ async def test_what_a_machine_says_of_its_silent_agent_holds_for_a_while_but_not
             return answers.pop(0)
 
     links = Session([Machine(0, local(1)[0], "")], [None], Settings("run")).links
-    peer = links.peers[0] = _Peer(links, {"id": 0}, 1, 0.0)
+    peer = links.peers[0] = _Peer(links, {"id": 0}, 1, 0.0, 0.0)
     peer.connection = cast(Connection, Asked())
     began = time.monotonic()
     await until(lambda: not links.starved(0, 7))
