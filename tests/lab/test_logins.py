@@ -14,7 +14,7 @@ from fanout.root.relayed import Relayed
 from fanout.root.settings import Settings
 from tests.lab.test_trouble import Labs
 from tests.root.test_oneshot import Heard, done
-from tests.root.trees import until
+from tests.root.trees import session, until
 
 pytestmark = pytest.mark.lab
 
@@ -61,3 +61,18 @@ async def test_the_output_of_a_login_that_prints_pages_is_as_with_ssh(lab: Labs)
         await done(Relayed(hosts, i, job, settings, heard, relay_key=here.key.read_text()) if i
                    else Flat(hosts, job, settings, heard))
         assert (heard.how[i], heard.out[i, OUT], heard.out[i, ERR]) == (Ended(Outcome.FAILED, 3), said, b"beware\n")
+
+
+@pytest.mark.parametrize("relay", [False, True], ids=["at the root", "at a relay"])
+async def test_a_login_that_leads_to_no_agent_has_a_remedy(lab: Labs, relay: bool) -> None:
+    here = lab(1)
+    first = replace(account(here, "first", "/bin/sh"), user=here.hosts[0].user)
+    hosts = [account(here, "nologin", "/usr/sbin/nologin"), account(here, "false", "/bin/false"),
+             account(here, "wordy", "#!/bin/sh\nyes welcome\n")]
+    async with session([first, *hosts], [None, *[0 if relay else None] * 3], connect_timeout=20.0,
+                       relay_key=here.key.read_text()) as up:
+        reasons = [up.down[machine][1] for machine in (1, 2, 3)]
+        assert {up.down[machine][0] for machine in (1, 2, 3)} == {Outcome.FAILED}, reasons
+    assert all("its login shell ran nothing (exit 1" in reason and "chsh" in reason for reason in reasons[:2])
+    assert "not available" in reasons[0]
+    assert "its login printed 64 KiB" in reasons[2] and "[ -t 1 ]" in reasons[2]

@@ -82,7 +82,9 @@ class Bootstrap:
         end = self._buffer.find(b"\n", at + 1) if at >= 0 else -1
         if end < 0:
             if len(self._buffer) > BANNER_MOST:
-                raise ValueError("printed %d bytes and no agent started" % len(self._buffer))
+                raise ValueError(
+                    "its login printed %d KiB and no agent started: let what its shell reads at login print only to a"
+                    " terminal, [ -t 1 ]" % (BANNER_MOST >> 10))
             return None
         self.banner = self._buffer[1:at]
         words: Any = self._buffer[at + len(GREETING) : end].decode("ascii", "replace").split()

@@ -63,5 +63,13 @@ def test_a_command_that_ran_without_an_agent(code: int, said: str, outcome: str,
         assert word in reason
 
 
+@pytest.mark.parametrize(("code", "said"), [
+    (1, "This account is currently not available."), (1, ""), (0, "")], ids=["nologin", "false", "true"])
+def test_a_login_shell_that_runs_nothing_has_its_remedy(code: int, said: str) -> None:
+    outcome, reason, again = diagnose.ssh(code, said, "python3")
+    assert (outcome, again) == ("failed", False)
+    assert reason.startswith(f"its login shell ran nothing (exit {code}") and said in reason and "chsh" in reason
+
+
 def test_a_reason_is_bounded() -> None:
     assert len(diagnose.ssh(255, "x" * 100_000, "python3")[1]) < 400
