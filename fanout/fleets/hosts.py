@@ -33,6 +33,7 @@ from fanout import names
 from fanout.errors import UsageError
 from fanout.fleets import roles
 from fanout.fleets.base import Fleet, Host, Progress, Request
+from fanout.fleets.hostkey import whole
 
 MAX_BYTES = 16 << 20
 """Largest hosts file that is read."""
@@ -309,6 +310,8 @@ def _host_key(text: str) -> str:
     match = _HOST_KEY.fullmatch(text.strip())
     if not match:
         _bad("host_key", text[:100], 'a type and base64, as in "ssh-ed25519 AAAA..."')
+    if not whole(match[1]):
+        raise UsageError(f"host_key={text[:100]} is cut, or not of that type: copy it again, as ssh-keyscan shows it")
     return match[1]
 
 

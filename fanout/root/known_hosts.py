@@ -10,11 +10,15 @@ import base64
 import binascii
 import contextlib
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import sha1
 from pathlib import Path
 from typing import NamedTuple
 
+from fanout.fleets.hostkey import whole
+
+DEFAULT_KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
 _MARKERS = ("@cert-authority", "@revoked")
 _HOST = re.compile(r"[A-Za-z0-9._:%-]+")
 
@@ -133,11 +137,33 @@ class KnownHosts:
 @lru_cache(maxsize=1)
 def of_user() -> KnownHosts:
     """The user's and the machine's known_hosts: what relays are told about keys comes from here."""
-    texts = []
-    for path in (Path("~/.ssh/known_hosts").expanduser(), Path("/etc/ssh/ssh_known_hosts")):
+    return KnownHosts("\n".join(line for _, line in _lines_of_user()))
+
+
+def broken_line(host: str, port: int) -> str:
+    """`FILE, line N` of the user's where the key for this host is cut or mistyped; empty where there is none."""
+    return next((where for where, names in _broken() if names.lines_for(host, port)), "")
+
+
+@lru_cache(maxsize=1)
+def _broken() -> list[tuple[str, KnownHosts]]:
+    """(where, whom it was for) of each line without a whole key."""
+    found = []
+    for where, line in _lines_of_user():
+        words = line.split()
+        if words and words[0] in _MARKERS:
+            words.pop(0)
+        if words and not words[0].startswith("#") and not whole(" ".join(words[1:3])):
+            found.append((where, KnownHosts(f"{words[0]} - -")))
+    return found
+
+
+def _lines_of_user() -> Iterator[tuple[str, str]]:
+    """(where, line)"""
+    for name in DEFAULT_KNOWN_HOSTS:
         with contextlib.suppress(OSError):
-            texts.append(path.read_text(errors="replace"))
-    return KnownHosts("\n".join(texts))
+            text = Path(name).expanduser().read_text(errors="replace")
+            yield from ((f"{name}, line {number}", line) for number, line in enumerate(text.splitlines(), 1))
 
 
 def any_of(patterns: list[str]) -> re.Pattern[str]:

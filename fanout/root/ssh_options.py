@@ -7,24 +7,28 @@ configuration apply to them.  A configuration whose outcome may depend on more t
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 import shlex
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fanout.fleets.base import Host
-from fanout.root.known_hosts import any_of
+from fanout.root.known_hosts import DEFAULT_KNOWN_HOSTS, any_of
 from fanout.root.settings import Settings
 
 if TYPE_CHECKING:
     import asyncssh
 
-DEFAULT_KNOWN_HOSTS = ("~/.ssh/known_hosts", "/etc/ssh/ssh_known_hosts")
-
 _PER_HOST = re.compile(
     r"^\s*(match|include|canonical\w*|proxyjump|proxycommand|hostkeyalias)\b|[%$]", re.IGNORECASE | re.MULTILINE)
+
+
+class UnreadableHostKey(ValueError):
+    """What a host was pinned to is no key that is known here."""
 
 
 class Shared:
@@ -67,7 +71,7 @@ class Shared:
             model = asyncssh.SSHClientConnectionOptions(host=host.address, **arguments(host, self._settings))
             if isinstance(model.known_hosts, list):  # of paths, by the configuration
                 paths = [Path(str(path)).expanduser() for path in model.known_hosts or DEFAULT_KNOWN_HOSTS]
-                model.known_hosts = asyncssh.read_known_hosts([str(path) for path in paths if path.is_file()])
+                model.known_hosts = read_known_hosts(path for path in paths if path.is_file())
             self._made[like] = model
         return model
 
@@ -102,6 +106,18 @@ class Shared:
         return found
 
 
+def read_known_hosts(paths: Iterable[Path]) -> asyncssh.SSHKnownHosts:
+    """As OpenSSH: a line that cannot be read holds for nobody; asyncssh would refuse all."""
+    import asyncssh
+
+    known = asyncssh.import_known_hosts("")
+    for path in paths:
+        for line in path.read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError):
+                known.load(line)
+    return known
+
+
 def arguments(host: Host, settings: Settings) -> dict[str, Any]:
     """Keyword arguments of `asyncssh.connect`, the address excepted."""
     import asyncssh
@@ -132,8 +148,11 @@ def arguments(host: Host, settings: Settings) -> dict[str, Any]:
     if host.jump:
         options["tunnel"] = host.jump
     if host.host_keys or host.host_ca:
-        keys = [asyncssh.import_public_key(key) for key in host.host_keys]
-        authorities = [asyncssh.import_public_key(host.host_ca)] if host.host_ca else []
+        try:
+            keys = [asyncssh.import_public_key(key) for key in host.host_keys]
+            authorities = [asyncssh.import_public_key(host.host_ca)] if host.host_ca else []
+        except asyncssh.KeyImportError as error:
+            raise UnreadableHostKey(str(error)) from None
         options["known_hosts"] = (keys, authorities, [])
         options["config"] = None
     if host.host_ca:

@@ -20,8 +20,9 @@ from fanout.agent.core import diagnose
 from fanout.agent.loop import read
 from fanout.errors import UsageError
 from fanout.fleets.base import Host
+from fanout.root.known_hosts import broken_line
 from fanout.root.settings import Settings
-from fanout.root.ssh_options import Shared, arguments
+from fanout.root.ssh_options import Shared, UnreadableHostKey, arguments
 
 if TYPE_CHECKING:
     import asyncssh
@@ -382,6 +383,16 @@ def _unreached(error: Exception, host: Host) -> Unreached:
             diagnose.HOST_KEY,
             "its host key is not one that its fleet vouches for: another machine may answer there; where it was pinned "
             "by hand, compare it with ssh-keyscan's and correct it", False)
+    if isinstance(error, UnreadableHostKey):
+        return Unreached(
+            diagnose.HOST_KEY,
+            f"the host key that it is pinned to cannot be used: {said}; compare host_key= with what ssh-keyscan shows",
+            False)
+    if isinstance(error, asyncssh.HostKeyNotVerifiable) and (where := broken_line(host.address, host.port or 22)):
+        return Unreached(
+            diagnose.HOST_KEY,
+            f"its host key in {where}, is no whole key: remove that line, and add it again with ssh-keyscan, after"
+            " comparing it with the machine's", False)
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return Unreached(
             diagnose.HOST_KEY,
@@ -389,6 +400,8 @@ def _unreached(error: Exception, host: Host) -> Unreached:
             "with ssh-keyscan (after ssh-keygen -R, where an old one is there)", False)
     if isinstance(error, asyncssh.KeyExchangeFailed):
         return Unreached(diagnose.UNREACHABLE, f"no algorithm in common: set --kex or --cipher ({said})", False)
+    if isinstance(error, ValueError) and "known hosts" in said:  # so it is called where asyncssh itself reads the file
+        return Unreached(diagnose.HOST_KEY, f"a line of known_hosts is to be corrected, or removed: {said}", False)
     if isinstance(error, asyncssh.KeyImportError | asyncssh.ConfigParseError | FileNotFoundError | ValueError):
         return Unreached(diagnose.AUTH_FAILED, f"the SSH configuration or key cannot be used: {said}", False)
     if isinstance(error, socket.gaierror):

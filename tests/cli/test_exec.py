@@ -122,3 +122,29 @@ def test_from_the_command_line_with_input_and_with_ctrl_c(
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and b"interrupted" in err
     eventually(lambda: not running(sshd, "7373"))
+
+
+@pytest.mark.sshd
+def test_a_broken_host_key_is_named_with_its_line_and_harms_no_other(sshd: LoopbackSshd, tmp_path: Path) -> None:
+    hosts = home_of(tmp_path, sshd)
+    kind, key = sshd.host_keys[0].split()
+    known = tmp_path / ".ssh/known_hosts"
+    known.write_text(f"# mine\n[127.1.0.1]:{sshd.port} {kind} {key[:30]}!\n[127.1.0.1]:{sshd.port}\n|1|x {kind} {key}\n"
+                     f"[127.1.0.2]:{sshd.port} {kind} {key[:40]}\n[127.1.0.2]:{sshd.port} {kind} {key}\n")
+    argv = [sys.executable, "-m", "fanout.cli", "exec", "-w", f"@{hosts}", "-x", "n3"]
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    for config in ("", "Include nothing\n"):  # asyncssh reads the files itself in the second case
+        (tmp_path / ".ssh/config").write_text(config)
+        done = subprocess.run([*argv, "true"], capture_output=True, text=True, env=environment, timeout=60)
+        assert done.returncode == 255 and "n1: host key mismatch: " in done.stderr.replace("n[1-2] (2)", "n1")
+        if config:
+            assert "a line of known_hosts is to be corrected, or removed: " in done.stderr
+        else:
+            assert "its host key in ~/.ssh/known_hosts, line 2, is no whole key: remove that line" in done.stderr
+            assert "n2" not in done.stderr
+        assert "auth failed" not in done.stderr
+    hosts.write_text(f"n1\nroot@127.1.0.2 host_key='{kind} {key[:40]}'\n")
+    done = subprocess.run([*argv, "true"], capture_output=True, text=True, env=environment, timeout=60)
+    assert (done.returncode, done.stderr) == (2, (
+        f"fanout: error: {hosts}, line 2: host_key={kind} {key[:40]} is cut, or not of that type: copy it again, as"
+        " ssh-keyscan shows it\n"))

@@ -27,7 +27,7 @@ from tests.scenario.play import Recorder, play, write
 from tests.sshd import need_isolation, need_sshd
 
 PROJECT = Path(__file__).parents[2]
-KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIzGLxgFvaFeHkkBJRvWTMnnFJbq0oQFqOwqCw3GQyqk"
 
 Make = Callable[..., ScriptFleet]
 
