@@ -27,7 +27,12 @@ class Unpacker:
         self.to = to
         self._mode = mode
         parent = os.path.dirname(to) or "."
-        os.makedirs(parent, exist_ok=True)
+        try:
+            os.makedirs(parent, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            while parent and not os.path.lexists(parent):
+                parent = os.path.dirname(parent)
+            raise NotADirectoryError(error.errno, "%s is not a folder" % parent) from None
         self._beside = os.path.join(parent, ".fanout-%s" % mark)
         self._rest = b""
         self._done = 0

@@ -57,6 +57,15 @@ def test_what_leads_out_is_refused_and_leaves_nothing(tmp_path: Path, bad: bytes
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("to", ["there/x", "there/x/y/z", "link/x"])
+def test_what_stands_in_the_way_of_its_folder_is_named(tmp_path: Path, to: str) -> None:
+    (tmp_path / "there").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(OSError) as caught:
+        Unpacker(str(tmp_path / to), 0, "x")
+    assert caught.value.strerror == f"{tmp_path / to.split('/')[0]} is not a folder"
+
+
 def test_zeros_are_holes(tmp_path: Path) -> None:
     unpacker = Unpacker(str(tmp_path / "to"), 0o600, "x")
     unpacker.feed(entry(FILE, "", 0, (1 << 30) + 3, ""))

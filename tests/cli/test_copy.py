@@ -78,6 +78,8 @@ def test_files_and_folders_are_there_and_what_failed_is_named(copy: Run, tmp_pat
     assert [machines[name]["outcome"] for name in ("n1", "n2", "n3")] == ["ok", "failed", "ok"]
     assert machines["n2"]["reason"] == f"cannot put it at {there}/n2/b: Is a directory"
     assert sorted(path.name for path in (there / "n2").iterdir()) == ["a", "b", "d"]
+    done = copy(str(tmp_path / "a"), f"{there}/n1/a/b")
+    assert f"cannot put it at {there}/n1/a/b: {there}/n1/a is not a folder" in done.stderr.decode()
 
 
 @pytest.mark.parametrize("words, why", [
