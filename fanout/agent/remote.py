@@ -14,7 +14,7 @@ from . import launch
 from .core import codec, diagnose, frames, machineset
 from .core.dialer import Dialer
 from .core.node import DONE
-from .core.preamble import ERR, OUT, Preamble, killing, wrapped
+from .core.preamble import ERR, LOST, OUT, Preamble, killing, wrapped
 from .loop import READ, WRITE, read
 from .sshcommand import KEYLESS, SSHCommand
 
@@ -36,6 +36,7 @@ ALIVE = 10  # s between signs of life of a connection
 DRAINED = 8  # reads after the exit: what others still write to the pipe is not waited for
 KILLERS = 16  # connections at once that only kill
 KILLING = 4.0  # s that one of them gets
+SURVIVES = "may still run: its relay could not log in once more to kill it"
 GOODBYES = ("closed by remote host", "client_loop:", "Timeout, server", "Connection reset", "Broken pipe")
 
 
@@ -130,6 +131,7 @@ class Leaf:
         self._deadline: float | None = None
         self._timer: Timer | None = None
         self._timed_out = ""
+        self._survives = False
         self._flushing: Timer | None = None
         self._new()
 
@@ -286,7 +288,8 @@ class Leaf:
             except OSError:
                 pass
 
-    def killed(self) -> None:
+    def killed(self, surely: bool) -> None:
+        self._survives = not surely
         self.owner.agent.loop.after(0.2, self._end_ssh)  # it may tell by itself that the command has ended
 
     def _close(self, stream: int) -> None:
@@ -314,8 +317,9 @@ class Leaf:
         said = self._stderr.decode("utf-8", "replace")
         again = False
         if self._timed_out == "timed out":
-            outcome, reason, number = "timed out", "it ran longer than %g s (--command-timeout) and was killed" % (
-                owner.body["timeout"]), None
+            survives = self._survives and os.WIFSIGNALED(status)  # else ssh has seen it end
+            outcome, reason, number = "timed out", "it ran longer than %g s (--command-timeout) and %s" % (
+                owner.body["timeout"], SURVIVES if survives else "was killed"), None
         elif self._preamble.group is None and (code == 255 or self._timed_out) and not self._local:
             number = None
             if self._timed_out:
@@ -331,7 +335,7 @@ class Leaf:
             again = owner.failed(self.machine, again and time.monotonic() < self._deadline)
         elif code == 255 and not self._local and any(words in said for words in GOODBYES):
             outcome, number = "lost", None
-            reason = "the connection was lost while it ran: %s" % said.strip().splitlines()[-1][:200]
+            reason = LOST % said.strip().splitlines()[-1][:200]
         else:
             outcome, number, reason = "failed" if code else "ok", code, ""
         if not again:
@@ -360,7 +364,7 @@ class Killer:
         try:
             self._pid = launch.silent(leaf.owner.ssh.argv(leaf.spec, command), agent.own_environment)
         except OSError:
-            self.exited(0)
+            self.exited(255 << 8)
             return
         agent.pids[self._pid] = self
         self._timer = agent.loop.after(KILLING, self._give_up)
@@ -371,6 +375,6 @@ class Killer:
         except OSError:
             pass
 
-    def exited(self, _: int) -> None:
-        self._leaf.killed()
+    def exited(self, status: int) -> None:
+        self._leaf.killed(os.WIFEXITED(status) and os.WEXITSTATUS(status) <= 1)  # 1: TERM was enough
         self._then()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fanout.agent.core.dialer import Dialer
-from fanout.agent.core.preamble import ERR, KILLING_BESIDE, OUT, Preamble, announced
+from fanout.agent.core.preamble import ERR, KILLING_BESIDE, LOST, OUT, Preamble, announced
 from fanout.fleets.base import Host
 from fanout.root.outcomes import Outcome
 from fanout.root.settings import Settings
@@ -250,7 +250,7 @@ class _Machine:
             self._end(Ended(Outcome.TIMED_OUT, None, f"it ran longer than {self.owner.job.timeout:g} s"
                                                      f" (--command-timeout) and {became}"))
         elif code < 0:
-            self._end(Ended(Outcome.LOST, None, f"the connection was lost while it ran: {stderr or 'closed'}"))
+            self._end(Ended(Outcome.LOST, None, LOST % (stderr or "closed")))
         else:
             self._end(Ended(Outcome.OK if code == 0 else Outcome.FAILED, code))
 

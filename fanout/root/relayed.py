@@ -98,7 +98,7 @@ class Relayed:
             if relay in self._working:
                 for i in self._shares[relay]:
                     why = reason if i == relay else f"its relay {name} is gone: {reason}"
-                    self._end(i, Ended(Outcome.LOST, None, why))
+                    self._end(i, Ended(Outcome.LOST, None, f"{why}; the command may still run"))
                 continue
             share = list(self._shares[relay])
             if outcome != Outcome.NO_PYTHON:

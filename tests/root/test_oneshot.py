@@ -1,6 +1,9 @@
 """One command on many machines over a real sshd, flat and through relays: the same outcomes, and nothing left."""
 
 import asyncio
+import contextlib
+import os
+import signal
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -117,6 +120,31 @@ async def test_what_could_not_be_killed_is_said_to_run_on(tmp_path: Path) -> Non
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(task, 20)
         assert heard.how[0].outcome == Outcome.LOST and "may still run" in heard.how[0].reason
+
+
+async def test_what_a_relay_could_not_kill_is_said_to_run_on(tmp_path: Path) -> None:
+    forced = "case $SSH_ORIGINAL_COMMAND in *'kill -s'*) exit 255;; *) eval \"$SSH_ORIGINAL_COMMAND\";; esac"
+    with LoopbackSshd({"ForceCommand": forced}) as once:
+        heard, settings = Heard(), Settings(run="z", folder=str(tmp_path))
+        job = Job("exec sleep 7878", connect_timeout=10.0, timeout=0.5)
+        await done(Relayed(through(once, 2), 1, job, settings, heard, relay_key=once.key.read_text()))
+        assert [str(how.outcome) for how in heard.how.values()] == ["timed out"] * 2
+        assert heard.how[0].reason.endswith("and was killed")
+        assert "may still run" in heard.how[1].reason and running(once, "7878")
+
+
+async def test_what_runs_behind_a_relay_that_is_gone_is_said_to_run_on(tmp_path: Path) -> None:
+    with LoopbackSshd() as alone:
+        heard, settings = Heard(), Settings(run="z", folder=str(tmp_path))
+        work = Relayed(through(alone, 2), 1, Job("exec sleep 7979", connect_timeout=10.0), settings, heard,
+                       relay_key=alone.key.read_text())
+        task = asyncio.create_task(done(work))
+        await until(lambda: len(running(alone, "7979")) == 2)
+        [relay] = running(alone, "-I")
+        os.kill(relay, signal.SIGKILL)
+        await task
+    assert all(how.outcome == Outcome.LOST and "may still run" in how.reason for how in heard.how.values())
+    assert "its relay host-0 is gone" in heard.how[1].reason
 
 
 async def test_an_interrupt_ends_it_on_every_machine(start, sshd: LoopbackSshd, tmp_path: Path) -> None:

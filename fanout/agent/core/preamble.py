@@ -9,6 +9,7 @@ forced command), output passes as it is, and nothing is killed: that would start
 from __future__ import annotations
 
 OUT, ERR = 1, 2
+LOST = "the connection was lost while it ran, and it may still run: %s"
 LINE_MOST = 64  # bytes of the line
 
 
