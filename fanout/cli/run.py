@@ -17,6 +17,7 @@ from fanout.report.console import Console
 from fanout.report.folder import LIVE, RunFolder, new_run_id, result_text
 from fanout.report.junit import write_junit
 from fanout.root.outcomes import RunOutcome, RunResult
+from fanout.scenario.observers import Observers
 
 EXIT = {
     RunOutcome.PASSED: 0,
@@ -24,6 +25,25 @@ EXIT = {
     RunOutcome.ERROR: 1,
     RunOutcome.INTERRUPTED: INTERRUPTED,
 }
+
+
+class Watching(Observers):
+    """The run's folder, and the console, whose last word is what holds: without its result kept no run has passed."""
+
+    def __init__(self, folder: RunFolder, console: Console) -> None:
+        super().__init__([folder, console])
+        self._folder = folder
+        self._console = console
+
+    def finished(self, result: RunResult) -> None:
+        try:
+            self._folder.finished(result)  # also when it has stopped: there may be room by now
+        except FanoutError as error:
+            if result.outcome is RunOutcome.PASSED:
+                result.outcome, result.reason = RunOutcome.ERROR, f"it went well, but {error}"
+            else:
+                self._console.warning(str(error))
+        self._console.finished(result)
 
 
 @click.command("run", short_help="Run a scenario on a fleet.")
@@ -135,12 +155,13 @@ def command(
                 # A scenario's own prints must not get into the JSON.
                 with console.printing():
                     given = {"run": run, "fleet": fleet, "place": folder.machine, "live": folder.path / LIVE, **options}
-                    result = execute(scenario, given, [folder, console])
+                    result = execute(scenario, given, [Watching(folder, console)])
             except (Exception, KeyboardInterrupt) as raised:
                 error = raised
                 result = aborted(run, scenario, raised)
-        if not folder.complete:
-            folder.finished(result)
+        if error and not folder.complete:
+            with contextlib.suppress(FanoutError):  # the error itself is what is to be told
+                folder.finished(result)
     if junit_file:
         write_junit(junit_file, result)
     if as_json:

@@ -236,6 +236,30 @@ def test_a_run_leaves_a_folder_and_junit(
     assert ET.parse(tmp_path / "j.xml").getroot().get("failures") == "0"
 
 
+@pytest.mark.parametrize("outcome", [RunOutcome.PASSED, RunOutcome.FAILED, FleetError("no machine")])
+def test_what_is_said_of_a_run_whose_result_cannot_be_kept_is_what_holds(
+    scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outcome: RunOutcome | BaseException
+) -> None:
+    stub(monkeypatch, outcome)
+    whole = cli_run.execute
+
+    def execute(path: Path, options: dict[str, Any], observers: list[Observer]) -> RunResult:
+        (tmp_path / "run" / ".result.json.new").symlink_to("/dev/full")
+        return whole(path, options, observers)
+
+    monkeypatch.setattr(cli_run, "execute", execute)
+    done = fanout("run", scenario, "--run-dir", str(tmp_path / "run"), "--junit", str(tmp_path / "j.xml"))
+    last = done.stderr.rpartition("\n\n")[2]
+    broken = f"cannot write {tmp_path}/run/result.json: No space left on device; free some space there"
+    if isinstance(outcome, FleetError):
+        assert (done.exit_code, done.stderr) == (3, "fanout: error: no machine\n")
+    elif outcome == RunOutcome.PASSED:
+        assert done.exit_code == 1 and last.startswith("error: s.py") and f"it went well, but {broken}" in last
+        assert "passed" not in done.stderr and "it went well" in (tmp_path / "j.xml").read_text()
+    else:
+        assert done.exit_code == 1 and last.startswith("failed: s.py") and f"warning: {broken}" in done.stderr
+
+
 def test_an_unexpected_exception_is_called_a_bug(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stub(monkeypatch, ZeroDivisionError("oh"))
     done = fanout("run", scenario)
