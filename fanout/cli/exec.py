@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 STDIN_MOST = 16 << 20
 PER_RELAY = 64
+UNREAD = 141  # as of what ends by SIGPIPE
 
 
 @click.command("exec", short_help="Run one command on many machines.",
@@ -55,7 +56,8 @@ def command(
       124  it ran longer than --command-timeout
       255  a machine could not be reached, or was lost (the summary tells)
     at least 1 when what is printed cannot be written here; and 130 after
-    Ctrl-C, which ends the command on every machine.
+    Ctrl-C, 141 when whoever reads the lines is gone (as of `| head`): either
+    ends the command on every machine.
     """
     if errors_only and form is None:
         form = "stream-errors"
@@ -103,7 +105,9 @@ def relay_count(asked: int | None, width: int | None, machines: int) -> int:
 
 async def execute(machines: Machines, line: str, stdin: bytes, printer: Printer, options: dict[str, Any]) -> int:
     """Runs it; the exit code."""
-    from fanout.cli.interrupts import completed
+    import asyncio
+
+    from fanout.cli.interrupts import completed, reader_watched
     from fanout.root.oneshot import Flat, Job
 
     job = Job(line, stdin, options["connect_timeout"], options["command_timeout"])
@@ -115,6 +119,11 @@ async def execute(machines: Machines, line: str, stdin: bytes, printer: Printer,
         work: Any = Relayed(hosts, count, job, settings(options), printer, machines.relay_key)
     else:
         work = Flat(hosts, job, settings(options), printer)
-    whole = await completed(work.run())
+    task = asyncio.ensure_future(work.run())
+    printer.on_unread = task.cancel
+    with reader_watched(1, printer.gone):
+        whole = await completed(task)
     printer.close(interrupted=not whole)
-    return printer.code if whole else INTERRUPTED
+    if whole:
+        return printer.code
+    return UNREAD if printer.unread else INTERRUPTED

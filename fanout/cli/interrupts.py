@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
-from collections.abc import Coroutine
-from typing import Any
+import stat
+from collections.abc import Awaitable, Callable, Iterator
 
 from fanout.scenario.interrupts import terminating
 
@@ -22,7 +23,7 @@ def cancel_tidily() -> None:
         loop.add_signal_handler(number, task.cancel)
 
 
-async def completed(work: Coroutine[Any, Any, object]) -> bool:
+async def completed(work: Awaitable[object]) -> bool:
     """Whether the work came to its end; False when Ctrl-C and the like have cancelled it, and it has tidied up."""
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()
@@ -37,3 +38,26 @@ async def completed(work: Coroutine[Any, Any, object]) -> bool:
         await task
         return True
     return False
+
+
+@contextlib.contextmanager
+def reader_watched(fd: int, gone: Callable[[], None]) -> Iterator[None]:
+    """Calls `gone` when nobody has the other end of this pipe any more (`| head`), also with nothing to write.
+
+    What is no pipe has no such reader.
+    """
+    if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        yield
+        return
+    loop, own = asyncio.get_running_loop(), os.dup(fd)  # its own: whoever has lost the reader points `fd` elsewhere
+
+    def woken() -> None:  # a pipe's writing end is never readable: it is the error that wakes
+        loop.remove_reader(own)
+        gone()
+
+    loop.add_reader(own, woken)
+    try:
+        yield
+    finally:
+        loop.remove_reader(own)
+        os.close(own)

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from fanout.report.gathered import Kept, Lines, alike, diff, folded, grouped, room
@@ -50,6 +51,9 @@ class Printer:
                  out: BinaryIO | None = None, err: BinaryIO | None = None) -> None:
         self.code = 0
         """The highest so far."""
+        self.unread = False
+        """Whoever read the lines is gone, while commands were under way."""
+        self.on_unread: Callable[[], object] = lambda: None
         self._names = names
         self._form = form
         self._errors_only = errors_only
@@ -70,6 +74,8 @@ class Printer:
 
     def output(self, machine: int, stream: int, data: bytes) -> None:
         if self._form == "stream":
+            if self._streams[stream] is None:
+                return
             lines = self._lines.get((machine, stream))
             if lines is None:
                 prefix = f"{self._names[machine]}: ".encode() if self._prefix else b""
@@ -98,6 +104,15 @@ class Printer:
         if self._progress and time.monotonic() >= self._due:
             self._draw()
 
+    def gone(self) -> None:
+        """Nobody reads standard output any more; where lines are shown as they come, nobody waits for the others."""
+        stream, self._streams[1] = self._streams[1], None
+        if stream is not None:
+            nowhere(stream)
+        if self._form.startswith("stream") and not self._closed and not self.unread:
+            self.unread = True
+            self.on_unread()
+
     # The end.
 
     def close(self, interrupted: bool = False) -> None:
@@ -124,7 +139,8 @@ class Printer:
             self._summary()
             if interrupted:
                 left = len(self._names) - len(self._ends)
-                self._say(f"interrupted; the command was killed on {left} of {plural(len(self._names), 'machine')}")
+                why = "nobody reads the output any more" if self.unread else "interrupted"
+                self._say(f"{why}; the command was killed on {left} of {plural(len(self._names), 'machine')}")
 
     def _summary(self) -> None:
         for line in alike((self._names[machine], end(how)) for machine, how in sorted(self._ends.items())
@@ -177,12 +193,20 @@ class Printer:
             stream.write(data)
             stream.flush()
         except (OSError, ValueError) as error:
-            # No machine is to blame: the commands go on, and Python's last flush must not fail.
+            if number == 1 and isinstance(error, BrokenPipeError):
+                self.gone()
+                return
+            # No machine is to blame: the commands go on.
             self._streams[number] = None
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, stream.fileno())
-            os.close(null)
-            if not isinstance(error, BrokenPipeError | ValueError):  # a reader that is gone (`| head`) wants no more
+            nowhere(stream)
+            if not isinstance(error, BrokenPipeError | ValueError):
                 self.code = max(self.code, UNWRITTEN)
                 name = "standard output" if number == 1 else "standard error"
                 self._say(f"error: {name} cannot be written, the rest of it is lost: {error.strerror}")
+
+
+def nowhere(stream: BinaryIO) -> None:
+    """What is still to be written there is dropped; Python's own last flush must not fail."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)

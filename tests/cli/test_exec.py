@@ -148,3 +148,39 @@ def test_a_broken_host_key_is_named_with_its_line_and_harms_no_other(sshd: Loopb
     assert (done.returncode, done.stderr) == (2, (
         f"fanout: error: {hosts}, line 2: host_key={kind} {key[:40]} is cut, or not of that type: copy it again, as"
         " ssh-keyscan shows it\n"))
+
+
+@pytest.mark.sshd
+@pytest.mark.parametrize("then", ["exec sleep 8181", "while echo more 8181; do :; done"], ids=["silent", "talking"])
+def test_when_nobody_reads_the_lines_any_more_the_command_is_ended_everywhere(
+    sshd: LoopbackSshd, tmp_path: Path, then: str
+) -> None:
+    """As `fanout exec ... | head -1`; standard error may be the same pipe."""
+    argv = [sys.executable, "-m", "fanout.cli", "exec", "-w", f"@{home_of(tmp_path, sshd)}", "--", f"echo up; {then}"]
+    for both in (False, True):
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT if both else subprocess.PIPE,
+                              env={**os.environ, "HOME": str(tmp_path)}) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().endswith(b": up\n")
+            process.stdout.close()
+            try:
+                assert process.wait(30) == 141
+            finally:
+                process.kill()
+            if process.stderr is not None:
+                assert process.stderr.read() == (
+                    b"fanout: nobody reads the output any more; the command was killed on 3 of 3 machines\n")
+    assert not [pid for pid in sshd.processes() if b"8181" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+@pytest.mark.sshd
+def test_what_is_shown_at_the_end_is_waited_for_though_nobody_reads_it(sshd: LoopbackSshd, tmp_path: Path) -> None:
+    """A reader that goes early (`| less`, and q) ends no command whose output it has not seen begin."""
+    argv = [sys.executable, "-m", "fanout.cli", "exec", "-w", f"@{home_of(tmp_path, sshd)}", "-b", "--",
+            f"echo $SSH_CONNECTION >> {tmp_path}/ran"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          env={**os.environ, "HOME": str(tmp_path)}) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(30)) == (b"", 0)
+    assert len((tmp_path / "ran").read_text().splitlines()) == 3
