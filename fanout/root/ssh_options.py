@@ -21,7 +21,7 @@ from fanout.root.known_hosts import DEFAULT_KNOWN_HOSTS, any_of
 from fanout.root.settings import Settings
 
 if TYPE_CHECKING:
-    import asyncssh
+    from fanout.root.ssh_library import asyncssh
 
 _PER_HOST = re.compile(
     r"^\s*(match|include|canonical\w*|proxyjump|proxycommand|hostkeyalias)\b|[%$]", re.IGNORECASE | re.MULTILINE)
@@ -58,7 +58,7 @@ class Shared:
 
     def _model(self, host: Host) -> asyncssh.SSHClientConnectionOptions | None:
         """The options that it shares with all that are like it."""
-        import asyncssh
+        from fanout.root.ssh_library import asyncssh
 
         pinned = bool(host.host_keys or host.host_ca)
         if host.jump or (not pinned and self._sections is None):
@@ -77,7 +77,7 @@ class Shared:
 
     def address(self, host: Host) -> tuple[str, int, str | None]:
         """(host, port, user) that SSH would use, with the user's ~/.ssh/config read: what a relay is told."""
-        import asyncssh
+        from fanout.root.ssh_library import asyncssh
 
         options = self._model(host) or asyncssh.SSHClientConnectionOptions(
             host=host.address, **{**arguments(host, self._settings), "tunnel": ()})
@@ -108,7 +108,7 @@ class Shared:
 
 def read_known_hosts(paths: Iterable[Path]) -> asyncssh.SSHKnownHosts:
     """As OpenSSH: a line that cannot be read holds for nobody; asyncssh would refuse all."""
-    import asyncssh
+    from fanout.root.ssh_library import asyncssh
 
     known = asyncssh.import_known_hosts("")
     for path in paths:
@@ -120,7 +120,7 @@ def read_known_hosts(paths: Iterable[Path]) -> asyncssh.SSHKnownHosts:
 
 def arguments(host: Host, settings: Settings) -> dict[str, Any]:
     """Keyword arguments of `asyncssh.connect`, the address excepted."""
-    import asyncssh
+    from fanout.root.ssh_library import asyncssh
 
     options: dict[str, Any] = {
         "config": (),  # the user's

@@ -25,7 +25,7 @@ from fanout.root.settings import Settings
 from fanout.root.ssh_options import Shared, UnreadableHostKey, arguments
 
 if TYPE_CHECKING:
-    import asyncssh
+    from fanout.root.ssh_library import asyncssh
 
 READ_SIZE = 256 << 10
 STDERR_MOST = 4 << 10
@@ -203,7 +203,7 @@ class SSHConnection:
             self._channel.write_eof()
 
     async def also(self, command: str, wait: float) -> bool:
-        import asyncssh
+        from fanout.root.ssh_library import asyncssh
 
         with contextlib.suppress(TimeoutError, OSError, asyncssh.Error):
             async with asyncio.timeout(wait):
@@ -313,7 +313,7 @@ async def open_ssh(
 
     `shared`: where many are opened.  `on_stderr`: gets what the command writes there; without, its end is kept.
     """
-    import asyncssh
+    from fanout.root.ssh_library import asyncssh
 
     try:
         options = shared.options(host) if shared is not None else None
@@ -337,7 +337,7 @@ async def open_ssh(
 
 async def _connect(options: asyncssh.SSHClientConnectionOptions) -> asyncssh.SSHClientConnection:
     """What `asyncssh.connect` does with options that are made already: it would make them anew, in a thread."""
-    import asyncssh
+    from fanout.root.ssh_library import asyncssh
 
     loop = asyncio.get_running_loop()
     options.waiter = loop.create_future()
@@ -356,12 +356,12 @@ def check_algorithms(kex: str | None, cipher: str | None) -> None:
     """UsageError for a key exchange or cipher (or several, with commas) that there is not; None is whatever is best."""
     if kex is None and cipher is None:
         return  # asyncssh is slow to import
-    from asyncssh.encryption import get_default_encryption_algs, get_encryption_algs
-    from asyncssh.kex import get_default_kex_algs, get_kex_algs
+    from fanout.root.ssh_library import asyncssh
 
+    kexes, ciphers = asyncssh.kex, asyncssh.encryption
     for option, given, known, usual in (
-        ("--kex", kex, get_kex_algs(), get_default_kex_algs()),
-        ("--cipher", cipher, get_encryption_algs(), get_default_encryption_algs()),
+        ("--kex", kex, kexes.get_kex_algs(), kexes.get_default_kex_algs()),
+        ("--cipher", cipher, ciphers.get_encryption_algs(), ciphers.get_default_encryption_algs()),
     ):
         wrong = [name for name in given.split(",") if name.encode() not in known] if given is not None else []
         if wrong:
@@ -370,7 +370,7 @@ def check_algorithms(kex: str | None, cipher: str | None) -> None:
 
 
 def _unreached(error: Exception, host: Host) -> Unreached:
-    import asyncssh
+    from fanout.root.ssh_library import asyncssh
 
     said = str(error) or type(error).__name__
     if isinstance(error, asyncssh.PermissionDenied):

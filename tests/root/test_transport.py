@@ -1,6 +1,9 @@
 """Connections of the root: bytes both ways, back-pressure, one word at the end, and an end that is bounded."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,10 +93,23 @@ async def test_closing_does_not_wait_for_what_never_ends(kind: str, sshd: Loopba
     if kind == "local":
         assert gone(int(ear.data), 0)
     else:
-        import os
         import signal
 
         os.kill(int(ear.data), signal.SIGKILL)  # over SSH the lease is what ends it
+
+
+def test_importing_the_ssh_library_starts_no_compiler_and_finds_what_it_finds_without(tmp_path: Path) -> None:
+    for name in ("gcc", "cc", "ld"):
+        (tmp_path / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+        (tmp_path / name).chmod(0o755)
+    look = ("import ctypes.util; find = ctypes.util.find_library; {}import asyncssh;"
+            "print(asyncssh.kex.get_kex_algs(), asyncssh.mac.get_mac_algs(), ctypes.util.find_library is find)")
+    ours, plain = (
+        subprocess.run([sys.executable, "-c", look.format(module)], capture_output=True, text=True, check=True,
+                       env={**os.environ, "PATH": path}).stdout
+        for module, path in (("from fanout.root.ssh_library ", f"{tmp_path}:{os.environ['PATH']}"),
+                             ("", os.environ["PATH"])))
+    assert ours == plain and ours.endswith(" True\n") and not (tmp_path / "started").exists()
 
 
 async def test_what_cannot_be_started_is_no_python(tmp_path: Path) -> None:
