@@ -1,7 +1,6 @@
 """One command on many machines over a real sshd, flat and through relays: the same outcomes, and nothing left."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
