@@ -15,7 +15,7 @@ from .core.bootstrap import Bootstrap, Payload, opening, stub
 from .core.dialer import Dialer
 from .core.link import OPEN, SILENCE
 from .loop import READ, WRITE, read
-from .sshcommand import KEYLESS, SSHCommand
+from .sshcommand import SSHCommand
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -216,10 +216,7 @@ class Connection:
         if self._bootstrap is not None and self._bootstrap.noise().strip() and not said.strip():
             said = self._bootstrap.noise().decode("utf-8", "replace")[-500:]
         how = diagnose.remote if self.spec.get("local") else diagnose.ssh
-        outcome, reason, passes = how(code, said, self.spec.get("python") or "python3")
-        if outcome == diagnose.AUTH_FAILED and not self.owner.ssh.has_key:
-            reason += KEYLESS
-        return outcome, reason, passes
+        return how(code, said, self.spec.get("python") or "python3")
 
     @property
     def began(self) -> bool:

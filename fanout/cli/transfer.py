@@ -66,6 +66,9 @@ class Transfer(ABC):
             await session.connect(lambda done, total: self._draw(f"{done}/{total} machines connected"))
             for machine, (outcome, reason) in session.down.items():
                 self._ends[machine] = (str(outcome), reason)
+            if (unaided := session.unaided_text()) and not self._quiet:
+                self._draw("")
+                click.echo(f"fanout: {unaided}", err=True)
             moving = asyncio.ensure_future(self._move(session))
             try:
                 while not (await asyncio.wait([moving], timeout=FRAME))[0]:

@@ -87,6 +87,8 @@ class Session:
         self.relay_key = relay_key
         self.booting = booting
         """Machines that are not ready: a connection would find an sshd that is not prepared for this run."""
+        self.unaided = 0
+        """Machines that the root has to reach itself, because their relay may not log in to them."""
         self.detached = 0
         """Machines whose link is lost, and being made anew: calls to them wait."""
         self.links = Links(self)
@@ -422,7 +424,7 @@ class Session:
             self.complain(machines, reason)
         if outcome != Outcome.LOST:
             for machine in machineset.members(machines):
-                if not self.recovery.failed(machine, outcome, reason):
+                if not (self.recovery.failed(machine, outcome, reason) or self._reach(machine, outcome)):
                     took_part = self._introduced and self.joined >> machine & 1
                     kind = Outcome.LOST if took_part else outcome
                     self.lose(machineset.single(machine), kind, reason)
@@ -433,6 +435,24 @@ class Session:
             self.up &= ~lost
             self.detached |= lost
             self.recovery.detached(lost, reason)
+
+    def _reach(self, machine: int, outcome: Outcome) -> bool:
+        """Connect what its relay may not log in to; False where that is not what is wrong."""
+        first = not self.joined >> machine & 1 and self.topology.parents[machine] is not None
+        if outcome != Outcome.AUTH_FAILED or not first or self._ending:
+            return False
+        self.unaided |= machineset.single(machine)
+        self.topology.move(machine, None)
+        self.connect_one(machine, max(0.1, self._deadline - self.now()))
+        return True
+
+    def unaided_text(self) -> str:
+        """What the user should know of these, if there are any."""
+        names = [self.machines[machine].name for machine in machineset.members(self.unaided & self.joined)]
+        if not names:
+            return ""
+        return (f"{fold(names)}: no relay could log in there, so the root does; relays log in with keys of their own:"
+                " give them one, or lend them yours with --forward-agent")
 
     def _orphans(self, tops: Sequence[int]) -> None:
         """What was below these, and did not come back with them, is looked for on its own."""

@@ -55,6 +55,17 @@ async def test_each_trouble_has_its_outcome_and_remedy_and_harms_no_other(
     await until(lambda: not sshd.processes())
 
 
+async def test_what_no_relay_may_log_in_to_the_root_reaches_itself_and_says_so(
+        sshd: LoopbackSshd, tmp_path: Path) -> None:
+    parents = [None, 0, 0, 1, 1, 2, 2]
+    async with session(through(sshd, 7), parents, relay_key=None, folder=str(tmp_path)) as up:
+        assert up.up == 0b1111111 and up.topology.parents == [None] * 7
+        text = up.unaided_text()
+        assert text.startswith("host-[1-6]: no relay could log in there") and "--forward-agent" in text
+        assert set(outputs(await run(up, up.up, argv=["true"]))) == set(range(7))
+    assert up.problems == [] and left(tmp_path) == []
+
+
 async def test_below_relays_that_cannot_be_reached_each_machine_has_its_own_reason_and_soon(
         sshd: LoopbackSshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -64,17 +75,6 @@ async def test_below_relays_that_cannot_be_reached_each_machine_has_its_own_reas
             range(4), Outcome.HOST_KEY)
         assert len({reason for _, reason in up.down.values()}) == 1, "equal reasons read the same, and fold"
     assert left(tmp_path) == []
-
-
-async def test_a_relay_without_a_key_says_what_can_be_done_about_it(
-        sshd: LoopbackSshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    work = tmp_path / "work"
-    work.mkdir()
-    async with session(through(sshd, 2), [None, 0], folder=str(work)) as up:
-        outcome, reason = up.down[1]
-        assert outcome is Outcome.AUTH_FAILED and "--forward-agent" in reason and "--relays 0" in reason
-    assert left(work) == []
 
 
 async def test_a_login_shell_that_talks_does_no_harm(tmp_path: Path) -> None:
