@@ -32,6 +32,7 @@ from fanout.root.topology import Topology
 _PARTS = {frames.EACH: "each", frames.FETCH: "fetch", frames.SHIP: "files", frames.REMOTE: "remote"}
 """The part of the agent that a kind of command needs: every machine gets it before the first of them."""
 
+FROM_RELAY = "; that is from its relay: --relays 0 tries it from here"
 DESCRIBED = 5  # machines named one by one in an error
 PROBLEMS_MOST = 1000  # kept for the run's result
 DETACHED_MOST = 8.0  # s that the end of a run waits for machines whose link is lost
@@ -427,7 +428,8 @@ class Session:
                 if not (self.recovery.failed(machine, outcome, reason) or self._reach(machine, outcome)):
                     took_part = self._introduced and self.joined >> machine & 1
                     kind = Outcome.LOST if took_part else outcome
-                    self.lose(machineset.single(machine), kind, reason)
+                    relayed = outcome == Outcome.UNREACHABLE and self.topology.parents[machine] is not None
+                    self.lose(machineset.single(machine), kind, reason + FROM_RELAY if relayed else reason)
         elif machines and not self._ending:
             for machine in machineset.members(machines):
                 self.recovery.failed(machine, Outcome.UNREACHABLE, reason)

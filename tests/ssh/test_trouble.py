@@ -50,6 +50,7 @@ async def test_each_trouble_has_its_outcome_and_remedy_and_harms_no_other(
         for machine, (change, outcome, words) in enumerate(wrong, 1):
             got, reason = up.down[machine]
             assert (got, words in reason) == (outcome, True), (change, got, reason)
+            assert ("--relays 0 tries it from here" in reason) == (relay and outcome is Outcome.UNREACHABLE)
         assert set(outputs(await run(up, up.up, argv=["true"]))) == {0, len(hosts) - 1}
     assert up.problems == [] and left(work) == []
     await until(lambda: not sshd.processes())
