@@ -6,6 +6,7 @@ The bound on handshakes in flight and the retries are the Dialer's; here are the
 from __future__ import annotations
 
 import _socket
+import errno
 import os
 import time
 
@@ -326,7 +327,7 @@ class Children:
                     error.filename, error.strerror), False)
             else:
                 self._over(connection, diagnose.FAILED, "its relay cannot start %s: %s" % (
-                    error.filename or "ssh", error.strerror), True)
+                    error.filename or "ssh", error.strerror), error.errno != errno.ENOENT)
 
     def opened(self, machine: int) -> None:
         connection = self.connections.get(machine)

@@ -89,7 +89,7 @@ class Session:
         self.booting = booting
         """Machines that are not ready: a connection would find an sshd that is not prepared for this run."""
         self.unaided = 0
-        """Machines that the root has to reach itself, because their relay may not log in to them."""
+        """Machines that the root has to reach itself, because their relay cannot log in to them."""
         self.detached = 0
         """Machines whose link is lost, and being made anew: calls to them wait."""
         self.links = Links(self)
@@ -439,9 +439,9 @@ class Session:
             self.recovery.detached(lost, reason)
 
     def _reach(self, machine: int, outcome: Outcome) -> bool:
-        """Connect what its relay may not log in to; False where that is not what is wrong."""
+        """Connect what its relay cannot log in to, for want of a key or of `ssh`; False for what else is wrong."""
         first = not self.joined >> machine & 1 and self.topology.parents[machine] is not None
-        if outcome != Outcome.AUTH_FAILED or not first or self._ending:
+        if outcome not in (Outcome.AUTH_FAILED, Outcome.FAILED) or not first or self._ending:
             return False
         self.unaided |= machineset.single(machine)
         self.topology.move(machine, None)
@@ -453,8 +453,8 @@ class Session:
         names = [self.machines[machine].name for machine in machineset.members(self.unaided & self.joined)]
         if not names:
             return ""
-        return (f"{fold(names)}: no relay could log in there, so the root does; relays log in with keys of their own:"
-                " give them one, or lend them yours with --forward-agent")
+        return (f"{fold(names)}: no relay could log in there, so the root does; relays log in by `ssh` with keys of"
+                " their own: give them one, or lend them yours with --forward-agent")
 
     def _orphans(self, tops: Sequence[int]) -> None:
         """What was below these, and did not come back with them, is looked for on its own."""

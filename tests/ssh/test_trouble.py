@@ -1,6 +1,8 @@
 """What can go wrong with a machine over SSH has the same word and remedy at the root's connections and a relay's."""
 
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,15 @@ async def test_what_no_relay_may_log_in_to_the_root_reaches_itself_and_says_so(
         assert text.startswith("host-[1-6]: no relay could log in there") and "--forward-agent" in text
         assert set(outputs(await run(up, up.up, argv=["true"]))) == set(range(7))
     assert up.problems == [] and left(tmp_path) == []
+
+
+async def test_where_relays_have_no_ssh_the_root_reaches_all_itself_and_soon(tmp_path: Path) -> None:
+    need_sshd()
+    with LoopbackSshd({"SetEnv": f"PATH={tmp_path}/nothing"}) as server:
+        hosts, key = through(server, 3, python=os.path.realpath(sys.executable)), server.key.read_text()
+        async with session(hosts, [None, 0, 1], relay_key=key, folder=str(tmp_path), connect_timeout=600.0) as up:
+            assert up.up == 0b111 and up.topology.parents == [None] * 3
+        assert up.problems == [] and left(tmp_path) == []
 
 
 async def test_below_relays_that_cannot_be_reached_each_machine_has_its_own_reason_and_soon(
