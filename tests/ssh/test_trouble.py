@@ -73,7 +73,7 @@ async def test_where_relays_have_no_ssh_the_root_reaches_all_itself_and_soon(tmp
     need_sshd()
     with LoopbackSshd({"SetEnv": f"PATH={tmp_path}/nothing"}) as server:
         hosts, key = through(server, 3, python=os.path.realpath(sys.executable)), server.key.read_text()
-        async with session(hosts, [None, 0, 1], relay_key=key, folder=str(tmp_path), connect_timeout=600.0) as up:
+        async with session(hosts, [None, 0, 1], relay_key=key, folder=str(tmp_path), connect_timeout=60.0) as up:
             assert up.up == 0b111 and up.topology.parents == [None] * 3
         assert up.problems == [] and left(tmp_path) == []
 
