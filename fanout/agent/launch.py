@@ -22,6 +22,8 @@ IGNORED = (_signal.SIGPIPE, _signal.SIGHUP, _signal.SIGINT, _signal.SIGXFSZ)
 
 _leashes: dict[int, Leash] = {}
 """By process id."""
+_left: set[int] = set()
+"""Process groups of programs that have ended, in which something ran still."""
 
 
 def _prctl() -> Callable[[int, int], int] | None:
@@ -125,6 +127,24 @@ def ended(pid: int) -> None:
     leash = _leashes.pop(pid, None)
     if leash is not None:
         leash.let_go()
+        if _there(-pid):
+            _left.add(pid)
+
+
+def groups() -> set[int]:
+    """The process groups of what was started here, and does not outlive the agent, in which something runs."""
+    # No number is given anew while it is that of a group: one that is a process again is somebody else's.
+    _left.difference_update([group for group in _left if _there(group) or not _there(-group)])
+    return _left.union(_leashes)
+
+
+def _there(pid: int) -> bool:
+    """A process, or for a number below 0 a group, that can be signalled."""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return True
 
 
 def _found(name: str, env: dict[str, str]) -> str:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .streams import Streams
     from .toolbox import Toolbox
 
-FOLDER_MOST = 95  # bytes, where folders have no short name: the path of a Unix socket has 107 at most
+FOLDER_MOST = 95  # bytes, where folders have no short name: the path of a Unix socket has 103 at most on macOS
 REMOTE_STOP = 6.0  # s to kill what a one-shot runs on other machines
 SWEEP_MOST = 3.0  # s to kill what an agent that died has left
 RUNNING_MOST = 64  # commands (`run`) at once on one machine; further ones wait their turn
@@ -407,10 +407,15 @@ class Agent:
                 owner.exited(status)
 
     def mine(self) -> list[int]:
-        """Everything that still runs below this agent, connections to children excepted."""
+        """Everything that still runs below this agent, connections to children excepted.
+
+        Where the kernel lists nothing (macOS), process groups, as `kill` takes them: what has left its own is missed.
+        """
         from . import proctree
 
         links = set() if self.children is None else {c.pid for c in self.children.connections.values()}
+        if not proctree.listed():
+            return [-group for group in launch.groups() - links]
         return proctree.of_this_machine(os.getpid(), links)
 
     def _end(self, grace: float, call: int = 0, spare: bool = False, collect: Any = None) -> None:

@@ -8,6 +8,11 @@ from __future__ import annotations
 import os
 
 
+def listed() -> bool:
+    """The kernel tells here what runs."""
+    return os.path.isdir("/proc/self/task")
+
+
 def children(pid: int) -> list[int]:
     """The direct children of a process; empty where the kernel does not say."""
     found: list[int] = []

@@ -56,6 +56,8 @@ class Program:
         self._own_path = "PATH" in (spec.get("env") or {})
         self.pid: int | None = None
         """None: not running."""
+        self._group = 0
+        """Of the latest start."""
         self.stopping = False
         self._stdin_fd = -1
         self._stdin_data = b""
@@ -68,7 +70,7 @@ class Program:
             self._env["PATH"] = self.agent.environment["PATH"]
         stdin, self._stdin_fd = os.pipe()
         try:
-            self.pid = launch.start(self._argv, self._env, self._cwd, stdin, stdout, stderr)
+            self.pid = self._group = launch.start(self._argv, self._env, self._cwd, stdin, stdout, stderr)
         except OSError:
             self._close_stdin()
             raise
@@ -119,7 +121,7 @@ class Program:
             found.add(self.pid)
             found.update(proctree.below(self.pid))
         for pid in self.agent.mine():
-            if pid not in found and proctree.has_environment(pid, self._token):
+            if pid not in found and (pid == -self._group or proctree.has_environment(pid, self._token)):
                 found.add(pid)
         return sorted(found)
 
