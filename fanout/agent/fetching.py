@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import stat
+import sys
 
 from .core.parcels import DATA, END, FOLDER, LEFT, LINK, OPEN, PIECE, SHUT, WHOLE, Sum, whole_sum
 
@@ -160,7 +161,8 @@ class Reader:
             self._room -= expected
             digest = Sum(size)
             note = ""
-            reading = _extents(fd, size) if expected < size else _pieces(fd, 0, size)
+            holes = expected < size and sys.platform == "linux"  # APFS has told of holes where data was
+            reading = _extents(fd, size) if holes else _pieces(fd, 0, size)
             while True:
                 try:
                     piece = next(reading, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 from random import Random
@@ -156,6 +157,19 @@ def test_a_file_that_changes_while_it_is_read_is_said(tmp_path: Path) -> None:
     next(reading)
     os.truncate(work / "shrinks", 50_000)
     assert "written to while it was read" in list(reading)[-2][-1]
+
+
+def test_elsewhere_a_file_system_is_not_believed_that_data_is_a_hole(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, here = tmp_path / "work", tmp_path / "here"
+    work.mkdir()
+    (work / "sparse").write_bytes(b"data")
+    os.truncate(work / "sparse", 1 << 20)
+    content = (work / "sparse").read_bytes()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(os, "lseek", lambda *_: pytest.fail("it was asked"))
+    take(work, here)
+    assert (here / "sparse").read_bytes() == content
 
 
 def test_what_may_not_be_read_is_said_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
