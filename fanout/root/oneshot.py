@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from fanout.agent.core.dialer import Dialer
 from fanout.agent.core.preamble import ERR, KILLING_BESIDE, LOST, OUT, Preamble, announced
 from fanout.fleets.base import Host
+from fanout.root import descriptors
 from fanout.root.outcomes import Outcome
 from fanout.root.settings import Settings
 from fanout.root.ssh_options import Shared
@@ -85,6 +86,7 @@ class Flat:
 
     async def run(self) -> None:
         """Until every machine has ended.  Cancelled: everything is stopped, on the machines too."""
+        descriptors.allow(len(self.hosts))
         for i in range(len(self.hosts)):
             self._dialer.add(i, FOREVER)
         self.dial()

@@ -15,6 +15,7 @@ from typing import Any
 from fanout.agent.core import codec, frames, machineset, merge
 from fanout.agent.core import node as tree
 from fanout.names import fold
+from fanout.root import descriptors
 from fanout.root.call import Call
 from fanout.root.links import Links
 from fanout.root.machine import Machine
@@ -139,6 +140,7 @@ class Session:
         Machines that boot are waited for as long as whoever tells of them does.
         """
         total = len(self.machines)
+        descriptors.allow(total)
         self._deadline = self.now() + self.settings.connect_timeout
         for machine in machineset.members(self.topology.children(None) & ~self.booting):
             if machine not in self.down:

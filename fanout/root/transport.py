@@ -302,7 +302,9 @@ def open_local(argv: list[str], receiver: Receiver) -> LocalConnection:
     try:
         return LocalConnection(argv, receiver)
     except OSError as error:
-        raise Unreached(diagnose.NO_PYTHON, f"{argv[0]} cannot be started: {error.strerror}", False) from None
+        if error.filename:
+            raise Unreached(diagnose.NO_PYTHON, f"{argv[0]} cannot be started: {error.strerror}", False) from None
+        raise Unreached(diagnose.FAILED, f"the root cannot start {argv[0]}: {error.strerror}", False) from None
 
 
 async def open_ssh(

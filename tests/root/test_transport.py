@@ -1,10 +1,12 @@
 """Connections of the root: bytes both ways, back-pressure, one word at the end, and an end that is bounded."""
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,6 +118,17 @@ async def test_what_cannot_be_started_is_no_python(tmp_path: Path) -> None:
     with pytest.raises(Unreached, match="cannot be started") as caught:
         open_local([str(tmp_path / "python3")], Ear())
     assert (caught.value.outcome, caught.value.again) == ("no python", False)
+
+
+async def test_a_python_that_no_descriptor_is_left_for_is_not_said_to_be_missing(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    def scarce(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(subprocess, "Popen", scarce)
+    with pytest.raises(Unreached, match="the root cannot start python3: Too many open files") as caught:
+        open_local(["python3"], Ear())
+    assert caught.value.outcome == "failed"
 
 
 @pytest.mark.sshd

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fanout.fleets.base import Host
 from fanout.fleets.lab import isolated
+from fanout.root import descriptors
 from fanout.root.doctor import access, tools
 from fanout.root.doctor.finding import Finding, Level, space
 from fanout.root.known_hosts import of_user
@@ -20,15 +21,12 @@ from fanout.root.ssh_options import Shared
 
 PACKAGES = {"asyncssh": (2, 18), "msgpack": (1, 1)}
 OPENSSH = (7, 4)  # `ssh -G`, ControlPersist and `^` before algorithms came earlier or are optional below it
-SPARE_FILES = 128  # descriptors that the root needs beside its connections
-FILES_EACH = 4  # ... and for each machine: a local agent takes three pipes
 
 
 def here(state: Path, hosts: Sequence[Host] | None) -> list[Finding]:
     """What can be said without a connection; `state` is where runs are kept, `hosts` the fleet where one is named."""
     findings = [python(sys.version_info[:3]), *packages(_installed), ssh_client(tools.ask(["ssh", "-V"]))]
-    findings += [descriptors(len(hosts or ()), resource.getrlimit(resource.RLIMIT_NOFILE)[0])]
-    findings += [folder(state), lab_privileges(isolated.why_not())]
+    findings += [files(len(hosts or ()), descriptors.possible()), folder(state), lab_privileges(isolated.why_not())]
     remote = [host for host in hosts or () if not host.local]
     if hosts is None or remote:
         findings += access.keys(remote, Path.home() / ".ssh", os.environ)
@@ -74,14 +72,14 @@ def ssh_client(answer: tuple[int, str] | None) -> Finding:
     return Finding(Level.OK, "ssh", said)
 
 
-def descriptors(machines: int, limit: int) -> Finding:
-    """As if the root reached all of them itself: that is the most that it may come to when relays are lost."""
-    needed = SPARE_FILES + FILES_EACH * machines
+def files(machines: int, limit: int) -> Finding:
+    """`limit`: to which the root may raise its own, as it does where it must."""
+    needed = descriptors.needed(machines)
     if limit == resource.RLIM_INFINITY:
         return Finding(Level.OK, "files", "no limit of open files")
     if limit < needed:
         text = f"{limit} open files are allowed, and {machines} machines may need {needed}"
-        return Finding(Level.WARN, "files", text, f"ulimit -n {needed}, or use relays")
+        return Finding(Level.WARN, "files", text, "have the hard limit raised (`ulimit -Hn`, as root), or use relays")
     return Finding(Level.OK, "files", f"{limit} open files are allowed")
 
 
@@ -98,7 +96,7 @@ def folder(state: Path) -> Finding:
 def lab_privileges(why_not: str) -> Finding:
     if why_not:
         text = f"labs have no isolated hosts here: {why_not}"
-        return Finding(Level.WARN, "lab", text, "run as root on Linux; until then labs share one loopback")
+        return Finding(Level.WARN, "lab", text, "run as root on Linux; as another user there, labs share one loopback")
     return Finding(Level.OK, "lab", "labs of isolated hosts can be made")
 
 

@@ -33,10 +33,10 @@ def test_the_ssh_client(answer: tuple[int, str] | None, level: str) -> None:
 
 
 def test_open_files_are_compared_with_the_machines() -> None:
-    assert local.descriptors(10, 1024).level == "ok"
-    few = local.descriptors(1000, 1024)
-    assert few.level == "warn" and "ulimit -n 4128" in few.remedy
-    assert local.descriptors(10**6, resource.RLIM_INFINITY).level == "ok"
+    assert local.files(10, 1024).level == "ok"
+    few = local.files(1000, 1024)
+    assert few.level == "warn" and "4128" in few.text and "ulimit -Hn" in few.remedy
+    assert local.files(10**6, resource.RLIM_INFINITY).level == "ok"
 
 
 def test_a_folder_for_runs_that_cannot_be_written_fails(tmp_path: Path) -> None:
