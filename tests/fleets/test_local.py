@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 
 from fanout import names
-from fanout.errors import UsageError
+from fanout.errors import FleetError, UsageError
 from fanout.fleets.base import Host, Request
+from fanout.fleets.lab.lab import Lab
 from fanout.fleets.local import MAX_MACHINES, LocalFleet
 
 
@@ -51,6 +53,14 @@ async def test_on_linux_all_can_listen_on_one_port() -> None:
 async def test_elsewhere_the_only_loopback_address_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert {h.address for h in await provision(3)} == {"127.0.0.1"}
+
+
+def test_elsewhere_there_is_no_lab_and_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FANOUT_LAB_STATE", str(tmp_path))
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(FleetError, match="a lab needs Linux"):
+        Lab.up(2, isolated_hosts=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_the_last_machine_has_an_address_and_none_is_of_127_0() -> None:

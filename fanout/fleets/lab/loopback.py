@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,6 +25,8 @@ class Loopback:
         for option, value in ("rate", plan.rate), ("cpu", plan.cpu), ("init", plan.init):
             if value:
                 raise _impossible(f"{option}={value}")
+        if not sys.platform.startswith("linux"):
+            raise FleetError("a lab needs Linux, which alone has all these loopback addresses; take --fleet local")
         server = self._server = LoopbackSshd(plan.sshd_options, folder).start()
         ready(plan.machines)
         return [
