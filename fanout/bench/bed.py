@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -92,12 +93,17 @@ async def agents_peak(session: Session) -> float:
 
 def memory_peak() -> float:
     """MB that this process has had at most."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:  # macOS, which tells it in bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), 0.0)
 
 
 def memory_now() -> float:
-    """MB that this process has."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    """MB that this process has; where nobody tells, that it has had at most."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return memory_peak()
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6

@@ -89,7 +89,7 @@ async def measure(trial: Trial) -> dict[str, float]:
     try:
         await _connect(session, found)
         found["memory"] = max(0.0, memory_now() - empty) * 1e6
-        found["descriptors"] = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        found["descriptors"] = len(os.listdir("/dev/fd"))  # noqa: PTH208
         await _commands(session, found)
         await _trips(session, found)
         if "barrier" not in trial.skip:
