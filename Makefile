@@ -54,4 +54,4 @@ clean:  ## remove what was made here
 	rm -rf $(VENV) build dist
 
 help:  ## this text
-	@sed -n 's/^\([a-z]*\):.*##  */\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+	@awk -F ':.*##  *' '/^[a-z]+:.*##/ {printf "%-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
