@@ -16,7 +16,7 @@ from .core.bootstrap import Bootstrap, Payload, opening, stub
 from .core.dialer import Dialer
 from .core.link import OPEN, SILENCE
 from .loop import READ, WRITE, read
-from .sshcommand import SSHCommand
+from .sshcommand import KEYLESS, SSHCommand
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -217,7 +217,10 @@ class Connection:
         if self._bootstrap is not None and self._bootstrap.noise().strip() and not said.strip():
             said = self._bootstrap.noise().decode("utf-8", "replace")[-500:]
         how = diagnose.remote if self.spec.get("local") else diagnose.ssh
-        return how(code, said, self.spec.get("python") or "python3")
+        outcome, reason, passes = how(code, said, self.spec.get("python") or "python3")
+        if outcome == diagnose.AUTH_FAILED and not self.owner.ssh.has_key:
+            reason += KEYLESS
+        return outcome, reason, passes
 
     @property
     def began(self) -> bool:
@@ -326,7 +329,7 @@ class Children:
                 self._over(connection, diagnose.NO_PYTHON, "%s cannot be started: %s" % (
                     error.filename, error.strerror), False)
             else:
-                self._over(connection, diagnose.FAILED, "its relay cannot start %s: %s" % (
+                self._over(connection, diagnose.FAILED, diagnose.RELAY_CANNOT + "start %s: %s" % (
                     error.filename or "ssh", error.strerror), error.errno != errno.ENOENT)
 
     def opened(self, machine: int) -> None:

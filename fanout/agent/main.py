@@ -328,7 +328,9 @@ class Agent:
         try:
             self.children.connect(call, body)
         except OSError as error:
-            reason = "its relay cannot keep what ssh needs: %s" % error.strerror
+            from .core import diagnose
+
+            reason = diagnose.RELAY_CANNOT + "keep what ssh needs: %s" % error.strerror
             for spec in body["children"]:
                 self.node.connect_failed(spec["id"], call, "failed", reason, self.loop.now)
 

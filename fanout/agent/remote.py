@@ -161,7 +161,7 @@ class Leaf:
         try:
             self.pid, (self._stdin_fd, self._fds[OUT], self._fds[ERR]) = launch.piped(argv, env, cwd)
         except OSError as error:
-            reason = "its relay cannot start %s: %s" % (error.filename or "ssh", error.strerror)
+            reason = diagnose.RELAY_CANNOT + "start %s: %s" % (error.filename or "ssh", error.strerror)
             if not owner.failed(self.machine, False):
                 self._done("failed", None, reason)
             return

@@ -62,8 +62,8 @@ async def session_over(machines: Machines, options: dict[str, Any]) -> int:
     session.on_down = lambda machines, outcome, reason: _say(f"{_names(session, machines)}: {outcome}: {reason}")
     try:
         await session.connect()
-        if unaided := session.unaided_text():
-            _say(unaided)
+        for note in session.unaided_notes():
+            _say(note)
         if not session.up:
             raise FleetError("no machine is connected")
         await Shell(session, options["command_timeout"]).run()

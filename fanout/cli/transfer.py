@@ -61,14 +61,16 @@ class Transfer(ABC):
     async def _work(self) -> None:
         import asyncio
 
+        from fanout.report.text import clean
+
         session = tree(self._machines, self._options, self._weight())
         try:
             await session.connect(lambda done, total: self._draw(f"{done}/{total} machines connected"))
             for machine, (outcome, reason) in session.down.items():
                 self._ends[machine] = (str(outcome), reason)
-            if (unaided := session.unaided_text()) and not self._quiet:
+            for note in session.unaided_notes() if not self._quiet else ():
                 self._draw("")
-                click.echo(f"fanout: {unaided}", err=True)
+                click.echo(f"fanout: {clean(note)}", err=True)
             moving = asyncio.ensure_future(self._move(session))
             try:
                 while not (await asyncio.wait([moving], timeout=FRAME))[0]:

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fanout.agent.core import codec, frames, machineset, merge
+from fanout.agent.core import codec, diagnose, frames, machineset, merge
 from fanout.agent.core import node as tree
 from fanout.names import fold
 from fanout.root import descriptors
@@ -89,8 +89,8 @@ class Session:
         self.relay_key = relay_key
         self.booting = booting
         """Machines that are not ready: a connection would find an sshd that is not prepared for this run."""
-        self.unaided = 0
-        """Machines that the root has to reach itself, because their relay cannot log in to them."""
+        self.unaided: dict[int, str] = {}
+        """Machines that the root reaches itself, and why their relay could not."""
         self.detached = 0
         """Machines whose link is lost, and being made anew: calls to them wait."""
         self.links = Links(self)
@@ -427,7 +427,7 @@ class Session:
             self.complain(machines, reason)
         if outcome != Outcome.LOST:
             for machine in machineset.members(machines):
-                if not (self.recovery.failed(machine, outcome, reason) or self._reach(machine, outcome)):
+                if not (self.recovery.failed(machine, outcome, reason) or self._reach(machine, outcome, reason)):
                     took_part = self._introduced and self.joined >> machine & 1
                     kind = Outcome.LOST if took_part else outcome
                     relayed = outcome == Outcome.UNREACHABLE and self.topology.parents[machine] is not None
@@ -440,23 +440,24 @@ class Session:
             self.detached |= lost
             self.recovery.detached(lost, reason)
 
-    def _reach(self, machine: int, outcome: Outcome) -> bool:
+    def _reach(self, machine: int, outcome: Outcome, reason: str) -> bool:
         """Connect what its relay cannot log in to, for want of a key or of `ssh`; False for what else is wrong."""
         first = not self.joined >> machine & 1 and self.topology.parents[machine] is not None
-        if outcome not in (Outcome.AUTH_FAILED, Outcome.FAILED) or not first or self._ending:
+        relays = outcome == Outcome.AUTH_FAILED or reason.startswith(diagnose.RELAY_CANNOT)
+        if not relays or not first or self._ending:
             return False
-        self.unaided |= machineset.single(machine)
+        self.unaided[machine] = reason
         self.topology.move(machine, None)
         self.connect_one(machine, max(0.1, self._deadline - self.now()))
         return True
 
-    def unaided_text(self) -> str:
-        """What the user should know of these, if there are any."""
-        names = [self.machines[machine].name for machine in machineset.members(self.unaided & self.joined)]
-        if not names:
-            return ""
-        return (f"{fold(names)}: no relay could log in there, so the root does; relays log in by `ssh` with keys of"
-                " their own: give them one, or lend them yours with --forward-agent")
+    def unaided_notes(self) -> list[str]:
+        """What the user should know of these, those that are alike together."""
+        alike: dict[str, list[str]] = {}
+        for machine, reason in sorted(self.unaided.items()):
+            if self.joined >> machine & 1:
+                alike.setdefault(reason, []).append(self.machines[machine].name)
+        return [f"{fold(names)}: reached from here, not by a relay: {reason}" for reason, names in alike.items()]
 
     def _orphans(self, tops: Sequence[int]) -> None:
         """What was below these, and did not come back with them, is looked for on its own."""

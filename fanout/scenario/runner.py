@@ -350,8 +350,8 @@ class _Run:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        if unaided := session.unaided_text():
-            self.observer.note(unaided)
+        for note in session.unaided_notes():
+            self.observer.note(note)
 
     async def _arrive(self, session: Session) -> None:
         """Hand on what the fleet tells of machines that boot while others are being connected."""

@@ -63,8 +63,9 @@ async def test_what_no_relay_may_log_in_to_the_root_reaches_itself_and_says_so(
     parents = [None, 0, 0, 1, 1, 2, 2]
     async with session(through(sshd, 7), parents, relay_key=None, folder=str(tmp_path)) as up:
         assert up.up == 0b1111111 and up.topology.parents == [None] * 7
-        text = up.unaided_text()
-        assert text.startswith("host-[1-6]: no relay could log in there") and "--forward-agent" in text
+        (note,) = up.unaided_notes()
+        assert note.startswith("host-[1-6]: reached from here, not by a relay: the login was refused")
+        assert "--forward-agent" in note
         assert set(outputs(await run(up, up.up, argv=["true"]))) == set(range(7))
     assert up.problems == [] and left(tmp_path) == []
 
@@ -75,6 +76,8 @@ async def test_where_relays_have_no_ssh_the_root_reaches_all_itself_and_soon(tmp
         hosts, key = through(server, 3, python=os.path.realpath(sys.executable)), server.key.read_text()
         async with session(hosts, [None, 0, 1], relay_key=key, folder=str(tmp_path), connect_timeout=60.0) as up:
             assert up.up == 0b111 and up.topology.parents == [None] * 3
+            assert [note.partition(": ")[2] for note in up.unaided_notes()] == [
+                "reached from here, not by a relay: its relay cannot start ssh: No such file or directory"]
         assert up.problems == [] and left(tmp_path) == []
 
 

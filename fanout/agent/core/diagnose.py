@@ -7,6 +7,8 @@ from __future__ import annotations
 
 UNREACHABLE, AUTH_FAILED, HOST_KEY, NO_PYTHON, FAILED = (
     "unreachable", "auth failed", "host key mismatch", "no python", "failed")
+RELAY_CANNOT = "its relay cannot "
+"""So a reason begins that is the relay's own: another parent may reach the machine."""
 
 # (what OpenSSH says, outcome, remedy, may it pass by itself)
 _SAYINGS = (
