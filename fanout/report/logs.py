@@ -43,7 +43,15 @@ class Log(NamedTuple):
         """In order; times never go back, so that logs can be merged."""
         marks = self._marks()
         upcoming = next(marks, None)
-        now, at, rest = 0.0, 0, b""
+        now = 0.0
+        for at, text in self._texts():
+            while upcoming is not None and upcoming[0] <= at:
+                now, upcoming = max(now, upcoming[1]), next(marks, None)
+            yield Line(now, self.machine, self.process, text)
+
+    def _texts(self) -> Iterator[tuple[int, bytes]]:
+        """Each line, without its end, and the byte where it begins."""
+        at, rest = 0, b""
         while chunk := self._read(at + len(rest)):
             data = rest + chunk
             *whole, rest = data.split(b"\n")
@@ -51,12 +59,10 @@ class Log(NamedTuple):
             if not whole and len(rest) > LINE_MOST:
                 whole, rest, end = [rest], b"", 0
             for text in whole:
-                while upcoming is not None and upcoming[0] <= at:
-                    now, upcoming = max(now, upcoming[1]), next(marks, None)
-                yield Line(now, self.machine, self.process, text)
+                yield at, text
                 at += len(text) + end
         if rest:
-            yield Line(now, self.machine, self.process, rest)
+            yield at, rest
 
     def _read(self, at: int) -> bytes:
         """No file stays open: there may be more logs than files that one may have open."""

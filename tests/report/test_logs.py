@@ -43,6 +43,14 @@ def test_a_line_has_the_time_of_its_begin_and_what_is_asked_for_is_picked(folder
     assert [log.machine for log in find(folder.path, lambda machine, process: machine == "n")] == ["n"]
 
 
+def test_a_last_line_without_an_end_has_the_time_of_its_begin_too(folder: RunFolder) -> None:
+    folder.log("m", "p", b"with an end\n", 100.0)
+    folder.log("m", "p", b"none", 200.0)
+    folder.log("n", "p", b"nothing else", 150.0)
+    assert texts(folder) == ["m:p with an end", "n:p nothing else", "m:p none"]
+    assert texts(folder, since=120.0) == ["n:p nothing else", "m:p none"]
+
+
 def test_what_was_collected_whole_stands_for_what_was_forwarded(folder: RunFolder) -> None:
     folder.log("m", "p", b"part\n", 1.0)
     whole = folder.machine("m") / "collected"
