@@ -20,8 +20,7 @@ DIFF_LINES = 2000  # lines of each side that are compared: the time grows with t
 
 def shown(line: bytes) -> bytes:
     """A line as a terminal may get it."""
-    return clean(line.rstrip(b"\r").decode("utf-8", "surrogateescape").replace("\t", "    ")).encode(
-        "utf-8", "backslashreplace")
+    return clean(line.rstrip(b"\r").decode("utf-8", "backslashreplace").replace("\t", "    ")).encode()
 
 
 class Lines:

@@ -24,6 +24,10 @@ def test_a_terminal_gets_no_control_characters_and_a_pipe_gets_them_all() -> Non
     assert not set(shown[:-1]) & {*range(0x20), 0x7F} and b"owned" in shown
 
 
+def test_a_terminal_gets_what_is_not_utf8_as_its_bytes() -> None:
+    assert Lines(b"", terminal=True).feed("ü ".encode() + b"\xff\x80\n") == "ü ".encode() + b"\\xff\\x80\n"
+
+
 def test_a_line_without_end_is_broken_not_kept_for_ever() -> None:
     out = Lines(b"n: ", terminal=False).feed(b"x" * (LINE_MOST + 1))
     assert out == b"n: " + b"x" * (LINE_MOST + 1) + b"\n"
