@@ -9,8 +9,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,11 +21,12 @@ from fanout.errors import FanoutError, FleetError, UsageError
 from fanout.names import expand, fold
 
 if TYPE_CHECKING:
+    from prompt_toolkit.history import History
+
     from fanout.report.gathered import Group
     from fanout.root.call import Call
     from fanout.root.session import Session
 
-HISTORY = "~/.local/state/fanout/history"
 CAPTURE = 256 << 10  # bytes kept of each stream of a machine
 FOREVER = 7 * 86400.0  # s for a command that nobody interrupts
 GRACE = 2.0  # s between TERM and KILL, for a command that Ctrl-C stops
@@ -52,7 +52,8 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     fanout> uptime -p
     node[1-200] (200): up 3 days
 
-    Agents stay up until the end, so a line costs no SSH.  Machines need Python 3.8 or newer.
+    Agents stay up until the end, so a line costs no SSH.  `!help` tells of more, such as `!only
+    node[1-3]`.  Machines need Python 3.8 or newer.
     """
     ctx.exit(on_machines(options, lambda machines: session_over(machines, options)))
 
@@ -61,7 +62,8 @@ async def session_over(machines: Machines, options: dict[str, Any]) -> int:
     session = tree(machines, options)
     session.on_down = lambda machines, outcome, reason: _say(f"{_names(session, machines)}: {outcome}: {reason}")
     try:
-        await session.connect()
+        with status() as show:
+            await session.connect(lambda done, total: show(f"{done} of {total} machines connected"))
         for note in session.unaided_notes():
             _say(note)
         if not session.up:
@@ -92,12 +94,11 @@ class Shell:
     async def _typed(self) -> AsyncIterator[str]:
         from prompt_toolkit import PromptSession
         from prompt_toolkit.completion import WordCompleter
-        from prompt_toolkit.history import FileHistory
         from prompt_toolkit.patch_stdout import patch_stdout
 
         names = [machine.name for machine in self.session.machines]
         completer = WordCompleter([*WORDS, *names], pattern=re.compile(r"[^ \t\n,;|&<>()]+"))
-        prompt: PromptSession[str] = PromptSession(history=FileHistory(_history()), completer=completer)
+        prompt: PromptSession[str] = PromptSession(history=_history(), completer=completer)
         while True:
             try:
                 with patch_stdout(raw=True):  # news of machines goes above the line that is being typed
@@ -129,8 +130,10 @@ class Shell:
                 await self._send(command, machines)
             else:
                 self.only = machines
-        elif word.startswith("!"):
+        elif word == "!help":
             click.echo(HELP)
+        elif word.startswith("!"):
+            raise UsageError(f"there is no {word}; there are {', '.join(WORDS)}")
         else:
             await self._send(line, self._chosen())
 
@@ -166,12 +169,13 @@ class Shell:
     def _groups(self, answers: list[tuple[int, Any]]) -> list[Group]:
         from fanout.agent.core import machineset
         from fanout.report.gathered import Group
+        from fanout.report.text import size
         from fanout.scenario.command import exit_text
 
         groups = []
         for machines, (outcome, code, out, err, cut) in answers:
             end = "" if outcome == "ok" else "timed out" if outcome == "timed out" else exit_text(code)
-            note = f"(and {cut} bytes more)\n".encode() if cut else b""
+            note = f"\n(and {size(cut)} more that were not kept)\n".encode() if cut else b""
             names = tuple(self.session.machines[i].name for i in machineset.members(machines))
             groups.append(Group(names, out + err + note, end))
         return sorted(groups, key=lambda group: (-len(group.names), group.names))
@@ -211,39 +215,55 @@ async def _read() -> AsyncIterator[str]:
 
 
 @contextlib.contextmanager
-def progress(session: Session, call: Call) -> Iterator[None]:
-    """While a command takes longer than a moment: how many have answered, and who have not."""
+def status() -> Iterator[Callable[[str], None]]:
+    """A line at the bottom of a terminal that says what is waited for; nothing elsewhere."""
     from rich.console import Console
+    from rich.text import Text
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield
+        yield lambda text: None
         return
+    with console.status("") as line:
+        yield lambda text: line.update(Text(text))
+
+
+@contextlib.contextmanager
+def progress(session: Session, call: Call) -> Iterator[None]:
+    """While a command takes longer than a moment: how many have answered, and who have not."""
     loop = asyncio.get_running_loop()
     timer: asyncio.TimerHandle | None = None
-    with console.status("") as status:
+    with status() as show:
         def look() -> None:
             nonlocal timer
             left = call.targets & ~call.settled(DONE)
             total = call.targets.bit_count()
             waiting = _names(session, left)
-            status.update(f"{total - left.bit_count()} of {total} answered; Ctrl-C stops {waiting[:NAMED]}")
+            show(f"{total - left.bit_count()} of {total} answered; Ctrl-C stops {waiting[:NAMED]}")
             timer = loop.call_later(LOOK, look)
 
         timer = loop.call_later(LOOK, look)
         try:
             yield
         finally:
-            if timer is not None:
-                timer.cancel()
+            timer.cancel()
 
 
-def _history() -> Path:
-    """The file of lines that were typed; the user's alone."""
-    path = Path(HISTORY).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    return path
+def _history() -> History:
+    """The lines that were typed, in a file of the user's alone; where there can be none, those of this session."""
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
+
+    from fanout.report.folder import runs_folder
+
+    path = runs_folder().with_name("history")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        with path.open("ab"):
+            return FileHistory(path)
+    except OSError as error:
+        _say(f"lines are not kept in {path}: {error.strerror}")
+        return InMemoryHistory()
 
 
 def _names(session: Session, machines: int) -> str:
@@ -255,4 +275,4 @@ def _names(session: Session, machines: int) -> str:
 def _say(text: str) -> None:
     from fanout.report.text import clean
 
-    click.echo(f"fanout: {clean(text)}", err=True)
+    print(f"fanout: {clean(text)}", file=sys.stderr)  # rich lifts it above the line of `status`; not so click's echo

@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import socket
 import subprocess
 import sys
 import termios
@@ -27,7 +28,8 @@ def argv(sshd: LoopbackSshd, home: Path) -> list[str]:
 
 
 def test_it_keeps_the_tree_between_lines(sshd: LoopbackSshd, tmp_path: Path) -> None:
-    lines = b"echo once >> seen; cat seen\n!only n[1-2]\necho again >> seen; cat seen\n!only n3 exit 5\n!all\nfalse\n"
+    seen = b'seen="$FANOUT_FOLDER/seen"; echo %s >> "$seen"; cat "$seen"\n'
+    lines = seen % b"once" + b"!only n[1-2]\n" + seen % b"again" + b"!only n3 exit 5\n!all\nfalse\n"
     done = subprocess.run(argv(sshd, tmp_path), input=lines, capture_output=True,
                           env={**os.environ, "HOME": str(tmp_path)}, timeout=60)
     assert done.stdout.decode().splitlines() == [
@@ -39,6 +41,13 @@ def test_a_line_that_is_no_command_costs_only_itself(sshd: LoopbackSshd, tmp_pat
                           env={**os.environ, "HOME": str(tmp_path)}, timeout=60)
     assert (done.returncode, done.stdout) == (0, b"n[1-3] (3): next\n"), done.stderr
     assert b"not UTF-8" in done.stderr and b"NUL" in done.stderr
+
+
+def test_what_is_no_word_of_the_shell_is_said(sshd: LoopbackSshd, tmp_path: Path) -> None:
+    done = subprocess.run(argv(sshd, tmp_path), input=b"!onyl n1\n!help\n", capture_output=True,
+                          env={**os.environ, "HOME": str(tmp_path)}, timeout=60)
+    assert done.stderr == b"fanout: there is no !onyl; there are !only, !all, !quit, !help\n"
+    assert done.stdout.count(b"!only NAMES ") == 2
 
 
 class Terminal:
@@ -65,12 +74,14 @@ class Terminal:
 
 
 @contextmanager
-def terminal(command: list[str], home: Path) -> Iterator[tuple[Terminal, "subprocess.Popen[bytes]"]]:
+def terminal(
+    command: list[str], home: Path, **environment: str
+) -> Iterator[tuple[Terminal, "subprocess.Popen[bytes]"]]:
     ours, theirs = pty.openpty()
     try:
         with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
                               preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # Ctrl-C is for its group
-                              env={**os.environ, "HOME": str(home), "TERM": "xterm"}) as process:
+                              env={**os.environ, "HOME": str(home), "TERM": "xterm", **environment}) as process:
             os.close(theirs)
             try:
                 yield Terminal(ours), process
@@ -99,3 +110,31 @@ def test_on_a_terminal_ctrl_c_stops_the_command_and_not_the_shell(sshd: Loopback
     history = tmp_path / ".local/state/fanout/history"
     assert "+echo $((40 + 2)) alive\n" in history.read_text() and "half" not in history.read_text()
     assert history.stat().st_mode & 0o077 == 0
+
+
+def test_who_is_waited_for_is_seen_while_it_connects_and_news_does_not_mix_with_it(
+    sshd: LoopbackSshd, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        command = [*argv(sshd, tmp_path), "-t", "20s"]
+        with (tmp_path / "hosts").open("a") as hosts:
+            hosts.write(f"127.0.0.1:{mute.getsockname()[1]} name=mute\n")
+        with terminal(command, tmp_path) as (screen, _):
+            screen.until("3 of 4 machines connected")
+            mute.close()
+            screen.until(r"fanout \[3\]>")
+            assert re.search(r"[\r\n]fanout: mute: ", screen.seen), screen.seen
+
+
+def test_the_history_is_where_other_state_is_and_without_a_place_for_it_there_is_a_prompt(
+    sshd: LoopbackSshd, tmp_path: Path
+) -> None:
+    command = argv(sshd, tmp_path)
+    for place, said in (tmp_path / "state", ""), (Path("/dev/null"), r"not kept in /dev/null/fanout/history: Not a.*"):
+        with terminal(command, tmp_path, XDG_STATE_HOME=str(place)) as (screen, process):
+            screen.until(said + r"(?s:.*)fanout \[3\]>")
+            screen.type("echo $((40 + 2)) alive\r")
+            screen.until(r"42 alive(?s:.*)fanout \[3\]>")
+            screen.type("\x04")
+            assert process.wait(timeout=PATIENCE) == 0
+    assert "+echo $((40 + 2)) alive\n" in (tmp_path / "state/fanout/history").read_text()
