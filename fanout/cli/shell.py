@@ -34,7 +34,7 @@ LOOK = 0.3  # s between two looks of the progress
 NAMED = 60  # characters of the names of those that are waited for
 WORDS = ("!only", "!all", "!quit", "!help")
 HELP = """\
-LINE             run it by /bin/sh on the chosen machines
+LINE             run it by /bin/sh on the chosen machines; each begins in the home folder
 !only NAMES      choose machines, such as !only node[1-3]; !only NAMES LINE for one line
 !all             choose all again
 !quit            end, as Ctrl-D does
@@ -52,8 +52,8 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     fanout> uptime -p
     node[1-200] (200): up 3 days
 
-    Agents stay up until the end, so a line costs no SSH.  `!help` tells of more, such as `!only
-    node[1-3]`.  Machines need Python 3.8 or newer.
+    Agents stay up until the end, so a line costs no SSH.  Each begins in the home folder there; `!help` tells of
+    more, such as `!only node[1-3]`.  Machines need Python 3.8 or newer.
     """
     ctx.exit(on_machines(options, lambda machines: session_over(machines, options)))
 
@@ -152,7 +152,7 @@ class Shell:
         if not machines:
             raise UsageError("none of the chosen machines is up")
         call = self.session.call(frames.RUN, machines, {
-            "shell": line, "timeout": self.timeout, "capture": CAPTURE})
+            "shell": f"cd 2>/dev/null\n{line}", "timeout": self.timeout, "capture": CAPTURE})
         try:
             with self._interruptible(call), progress(self.session, call):
                 await call.wait(DONE, timeout=FOREVER)

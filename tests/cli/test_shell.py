@@ -43,6 +43,16 @@ def test_a_line_that_is_no_command_costs_only_itself(sshd: LoopbackSshd, tmp_pat
     assert b"not UTF-8" in done.stderr and b"NUL" in done.stderr
 
 
+def test_lines_begin_in_the_home_folder_and_what_is_too_long_is_cut(sshd: LoopbackSshd, tmp_path: Path) -> None:
+    where, much = b"test . -ef ~ && echo home\n", b"head -c 300000 /dev/zero | tr '\\0' x\n"
+    lines = where + b"cd /\n" + where + b"!only n1 " + much
+    done = subprocess.run(argv(sshd, tmp_path), input=lines, capture_output=True,
+                          env={**os.environ, "HOME": str(tmp_path)}, timeout=60)
+    at_home, nothing, again, head, long, note = done.stdout.decode().splitlines()
+    assert (at_home, nothing, again, head) == ("n[1-3] (3): home", "n[1-3] (3):", "n[1-3] (3): home", "n1:")
+    assert set(long.strip()) == {"x"} and note.strip() == "(and 37.9 kB more that were not kept)"
+
+
 def test_what_is_no_word_of_the_shell_is_said(sshd: LoopbackSshd, tmp_path: Path) -> None:
     done = subprocess.run(argv(sshd, tmp_path), input=b"!onyl n1\n!help\n", capture_output=True,
                           env={**os.environ, "HOME": str(tmp_path)}, timeout=60)
