@@ -79,8 +79,9 @@ def perform(client: Client, command: str, words: list[str], options: dict[str, s
         label = {"": "", "machine": os.environ.get("FANOUT_NAME", ""), "role": os.environ.get("FANOUT_ROLE", "")}
         client.ask("metric", words[0], float(words[1]), options.get("unit", ""), label[options.get("per", "")])
     elif command == "barrier":
-        needed = int(options["count"]) if "count" in options else 0
-        client.ask("barrier", words[0], options.get("role"), needed, float(options.get("quorum", "0")), timeout)
+        needed = count if "count" in options else None
+        quorum = float(options["quorum"]) if "quorum" in options else None
+        client.ask("barrier", words[0], options.get("role"), needed, quorum, timeout)
     elif command in ("signal", "publish"):
         number = client.ask(command, words[0], words[1] if len(words) > 1 else None, timeout)
         return "%d\n" % number if command == "signal" else ""

@@ -127,7 +127,7 @@ class Me:
         label = {"": "", "machine": self.name, "role": self.role}[per]
         self._client.ask("metric", name, value, unit, label)
 
-    def barrier(self, name: str, group: Any = None, count: int = 0, quorum: float = 0.0,
+    def barrier(self, name: str, group: Any = None, count: int | None = None, quorum: float | None = None,
                 timeout: Any = TIMEOUT) -> int:
         """Wait until all members have called it (or `count`, or the share `quorum`); returns how many had.
 

@@ -148,7 +148,7 @@ class Service:
             name, who, count, quorum, timeout = arguments
             limits.name(name)
             members, size = self._members(who)
-            needed = limits.needed(size, int(count or 0), float(quorum or 0))
+            needed = limits.needed(size, count, quorum)
             if needed > size:
                 raise ValueError("barrier %s: %d of %d members can never arrive" % (name, needed, size))
             seconds = limits.seconds(timeout)
@@ -156,8 +156,8 @@ class Service:
             self._ask(members, [op, name, generation, needed], [seconds, client.call], seconds, client.hears(number))
         elif op in ("wait", "collect"):
             name, after, count, timeout = arguments
-            seconds = limits.seconds(timeout)
-            self._ask(0, [op, limits.name(name), int(after), int(count)], seconds, seconds, client.hears(number))
+            seconds, count = limits.seconds(timeout), limits.whole(count)
+            self._ask(0, [op, limits.name(name), int(after), count], seconds, seconds, client.hears(number))
         elif op in ("signal", "publish"):
             name, value, timeout = arguments
             self.single(op, name, value, limits.seconds(timeout), client.hears(number))

@@ -27,7 +27,7 @@ for round in range(%d):
     client.ask("report", "round %%d" %% round, {})
     time.sleep(%f)
     came = time.monotonic()
-    client.ask("barrier", "%s", None, 0, 0.0, %f)
+    client.ask("barrier", "%s", None, None, None, %f)
     times.append("%%.6f:%%.6f" %% (came, time.monotonic()))
 print(",".join(times))
 """

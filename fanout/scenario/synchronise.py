@@ -44,6 +44,7 @@ class Synchronise:
 
     async def wait(self, kind: str, name: str, after: int, count: int, timeout: str | float) -> list[Any]:
         _valid(lambda: limits.name(name))
+        _valid(lambda: limits.whole(count))
         values: list[Any] = await self._ask(
             f"{kind} {name} for {count}", parse_duration(timeout),
             lambda deadline, notify: self._sync.wait(kind, name, after, count, deadline, notify),

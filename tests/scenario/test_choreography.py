@@ -37,12 +37,16 @@ def one_is_killed(me):
 def odd(me):
     said = []
     for what in (lambda: me.signal("s", bytes(70000)), lambda: me.signal("a\\nb"),
-                 lambda: me.barrier("b", group="zz"), lambda: me.barrier("b", count=99)):
+                 lambda: me.barrier("b", group="zz"), lambda: me.barrier("b", count=99),
+                 lambda: me.barrier("b", count=0), lambda: me.barrier("b", quorum=0), lambda: me.wait("s", count="2")):
         try:
             what()
         except SyncFailed as error:
             said.append(str(error))
     return [me.signal("\\u00fc \\U0001f600"), said]
+
+def strange(me):
+    return {"it": object()}
 
 def talks(me, much, *, dies=False):
     import sys
@@ -74,7 +78,9 @@ async def test_members_meet_and_return(relays: int, tmp_path: Path) -> None:
         results = await fleet.each(member, 20, timeout="30s")
         assert results.values == {machine: [4, 42] for machine in fleet} and len(results) == 1
         assert sorted(await fleet.collect("ids", 4)) == [0, 1, 2, 3]
-        assert (await fleet[1:].each(odd)).values[fleet[1]][1][3] == "barrier b: 99 of 4 members can never arrive"
+        assert (await fleet[1:].each(odd)).values[fleet[1]][1][3:] == [
+            "barrier b: 99 of 4 members can never arrive", "count 0: give a whole number, 1 or more",
+            "quorum 0: it is a share of the members, above 0 and up to 1", "count '2': give a whole number, 1 or more"]
     """, relays=relays)
     number = result.metrics["number"]
     assert (number["count"], number["sum"], number["unit"]) == (4, 6, "ms")
@@ -91,9 +97,18 @@ async def test_a_member_that_fails_or_is_killed_is_named_to_those_who_wait(tmp_p
         with pytest.raises(MemberFailed, match="ended before arriving: local-1"):
             await fleet.each(one_is_killed)
         for wrong in (lambda: fleet.each(member, {1}), lambda: fleet.each(member), lambda: fleet.each(len),
-                      lambda: fleet.each(lambda me: 1), lambda: fleet.barrier("x", count=9)):
+                      lambda: fleet.each(lambda me: 1), lambda: fleet.barrier("x", count=9),
+                      lambda: fleet.barrier("x", count=0), lambda: fleet.wait("x", count="2"),
+                      lambda: fleet.collect("x", count=0), lambda: fleet.barrier("x", quorum="half")):
             with pytest.raises(UsageError):
                 await wrong()
+    """)
+
+
+async def test_what_no_member_can_return_is_named_by_its_type_once_for_all(tmp_path: Path) -> None:
+    await passes(tmp_path, """
+        with pytest.raises(MemberFailed, match=r"it holds a value of the type object: local-\\[0-3\\]"):
+            await fleet.each(strange)
     """)
 
 

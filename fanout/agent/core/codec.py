@@ -17,9 +17,9 @@ class ProtocolError(Exception):
     """The other side of a link broke the protocol; the text says how."""
 
 
-def pack(value: Any) -> bytes:
-    """TypeError, ValueError or OverflowError for what is not plain data."""
-    packed: bytes = msgpack.packb(value)
+def pack(value: Any, strange: Any = None) -> bytes:
+    """TypeError, ValueError or OverflowError for what is not plain data; `strange` is called with it, and may raise."""
+    packed: bytes = msgpack.packb(value, default=strange)
     return packed
 
 

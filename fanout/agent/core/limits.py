@@ -26,9 +26,14 @@ def name(value: Any) -> str:
 def plain(value: Any, what: str) -> bytes:
     """Packed; `what` names it in the error."""
     try:
-        return codec.pack(value)
+        return codec.pack(value, _strange)
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError("%s is not plain data (%s): %s" % (what, PLAIN, error)) from None
+
+
+def _strange(value: Any) -> None:
+    """By its type: what it says of itself may be another on each machine, and equal errors are told once."""
+    raise TypeError("it holds a value of the type %s" % type(value).__name__)
 
 
 def value(value: Any, what: str) -> int:
@@ -41,15 +46,20 @@ def value(value: Any, what: str) -> int:
 
 def needed(size: int, count: int | None, quorum: float | None) -> int:
     """How many of `size` members: all, `count`, or the share `quorum`."""
-    if count and quorum:
+    if count is not None and quorum is not None:
         raise ValueError("give count or quorum, not both")
-    if quorum:
-        if not 0 < quorum <= 1:
-            raise ValueError("quorum %r: it is a share of the members, above 0 and up to 1" % quorum)
+    if quorum is not None:
+        if not isinstance(quorum, (int, float)) or not 0 < quorum <= 1:
+            raise ValueError("quorum %r: it is a share of the members, above 0 and up to 1" % (quorum,))
         return max(1, -int(-(size * quorum - 1e-9) // 1))  # 0.07 * 100 is 7, whatever floats say
-    if count and count < 0:
-        raise ValueError("count %d: it cannot be below 0" % count)
-    return int(count or size)
+    return size if count is None else whole(count)
+
+
+def whole(count: Any) -> int:
+    """How many are waited for."""
+    if not isinstance(count, int) or count < 1:
+        raise ValueError("count %r: give a whole number, 1 or more" % (count,))
+    return count
 
 
 def seconds(text: Any) -> float:
