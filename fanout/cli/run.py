@@ -150,7 +150,8 @@ def command(
     run = new_run_id()
     out = sys.stderr if as_json else sys.stdout
     error: BaseException | None = None
-    with RunFolder(run, scenario=str(scenario), fleet=fleet, argv=sys.argv, path=run_dir) as folder:
+    chosen = " ".join(filter(None, [str(scenario), options["name"]]))
+    with RunFolder(run, scenario=chosen, fleet=fleet, argv=sys.argv, path=run_dir) as folder:
         with Console(out, folder=folder.path, quiet=quiet) as console:
             try:
                 # A scenario's own prints must not get into the JSON.

@@ -323,3 +323,14 @@ def test_help_imports_click_and_little_else() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_which_scenario_of_a_file_ran_is_in_ls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    path = tmp_path / "two.py"
+    path.write_text("from fanout import scenario\n" + "".join(
+        f"@scenario(machines=1)\nasync def {name}(fleet): pass\n" for name in ("first", "second")))
+    for name in ("first", "second"):
+        assert fanout("run", str(path), name).exit_code == 0
+    second, first = (line for line in fanout("ls").stdout.splitlines() if "two.py" in line)
+    assert second.endswith("two.py second") and first.endswith("two.py first")
