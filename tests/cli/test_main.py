@@ -334,3 +334,8 @@ def test_which_scenario_of_a_file_ran_is_in_ls(tmp_path: Path, monkeypatch: pyte
         assert fanout("run", str(path), name).exit_code == 0
     second, first = (line for line in fanout("ls").stdout.splitlines() if "two.py" in line)
     assert second.endswith("two.py second") and first.endswith("two.py first")
+
+
+def test_the_package_itself_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "fanout", "version"], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("fanout "), done.stderr
