@@ -49,6 +49,9 @@ class Lazy(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         open_streams()
+        if os.path.expanduser("~") == "~":  # noqa: PTH111 - that of Path raises an error instead
+            # A user whom only a container knows, by number, is at home where Docker says so too.
+            os.environ["HOME"] = "/"
         return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

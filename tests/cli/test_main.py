@@ -339,3 +339,11 @@ def test_which_scenario_of_a_file_ran_is_in_ls(tmp_path: Path, monkeypatch: pyte
 def test_the_package_itself_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "fanout", "version"], capture_output=True, text=True, timeout=60)
     assert done.stdout.startswith("fanout "), done.stderr
+
+
+def test_a_user_without_a_home_is_at_the_top(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # whom no list of users has
+    done = fanout("logs", "nonsense")
+    assert (done.exit_code, "no run 'nonsense' in /.local/state/fanout/runs" in done.output) == (2, True), done.output
