@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import fcntl
 import json
 import os
@@ -45,6 +46,7 @@ MACHINES, LOCK, REPORTS = "machines.json", "lock", "reports.jsonl"
 LIVE = "live"  # the socket of a run that goes on, for `fanout logs -f`
 MARK = 0.005  # s between two times that are noted of one log
 FLUSH = 0.5  # s that they may stay in memory while more comes
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OPEN_LOGS = 64  # logs, of two files each; the least recently written is closed first
 
 _SECRET = re.compile(r"(?i)pass|secret|token|credential|key")
@@ -183,8 +185,9 @@ class RunFolder(Observer):
         try:
             yield
         except OSError as error:
-            remedy = "free some space there or choose another folder with --run-dir"
-            raise kind(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
+            remedy = "free some space there" if error.errno in FULL else "make it yours to write to"
+            why = error.strerror or error
+            raise kind(f"cannot write {path}: {why}; {remedy} or choose another folder with --run-dir") from error
 
 
 def lock(folder: Path, look: bool = False) -> int:

@@ -145,7 +145,7 @@ def test_ordinary_names_are_left_alone() -> None:
 
 def test_a_folder_that_cannot_be_made_names_the_path_and_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(FanoutError, match=r"cannot write .*/file/runs/r: Not a directory; .*--run-dir"):
+    with pytest.raises(FanoutError, match=r"cannot write .*/file/runs/r: Not a directory; make it yours .*--run-dir"):
         folder(path=tmp_path / "file" / "runs" / "r")
 
 
