@@ -251,7 +251,7 @@ class Links:
         tried = self.session.now() - peer.began
         how = " within" if tried > peer.seconds - 1 else f": tried for {tried:.0f} of"
         option = " (--connect-timeout)" if peer.seconds == self.session.settings.connect_timeout else ""
-        return f"it does not answer{how} {peer.seconds:g} s{option}"
+        return f"it does not answer{how} {round(peer.seconds, 1):g} s{option}"
 
     def _overdue(self, peer: _Peer) -> None:
         link = self.session.node.children.get(peer.machine)

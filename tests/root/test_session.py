@@ -275,3 +275,11 @@ async def test_who_is_left_without_a_relay_is_asked_of_relays_only(monkeypatch: 
     machines = [Machine(i, host, "") for i, host in enumerate(local(6))]
     Session(machines, chain(2, 2), Settings("run")).lose(0b111111, Outcome.LOST, "gone")
     assert asked == [0, 1], "each time all that are down are gone through: for thousands that takes seconds"
+
+
+def test_what_was_left_of_a_time_is_told_in_a_figure_that_machines_share() -> None:
+    links = Session([Machine(0, Host("a", "a"), "")], [None], Settings(run="r")).links
+    for seconds, told in (1.97928, "2 s"), (1.96311, "2 s"), (60.0, "60 s (--connect-timeout)"):
+        peer = _Peer(links, {"id": 0}, 1, seconds, seconds)
+        peer.began = links.session.now() - seconds
+        assert links._silent(peer) == f"it does not answer within {told}"
