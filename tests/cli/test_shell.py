@@ -129,11 +129,13 @@ def test_who_is_waited_for_is_seen_while_it_connects_and_news_does_not_mix_with_
         command = [*argv(sshd, tmp_path), "-t", "20s"]
         with (tmp_path / "hosts").open("a") as hosts:
             hosts.write(f"127.0.0.1:{mute.getsockname()[1]} name=mute\n")
-        with terminal(command, tmp_path) as (screen, _):
+        with terminal(command, tmp_path) as (screen, process):
             screen.until("3 of 4 machines connected")
             mute.close()
             screen.until(r"fanout \[3\]>")
             assert re.search(r"[\r\n]fanout: mute: ", screen.seen), screen.seen
+            screen.type("\x04")
+            assert process.wait(timeout=PATIENCE) == 0
 
 
 def test_the_history_is_where_other_state_is_and_without_a_place_for_it_there_is_a_prompt(
