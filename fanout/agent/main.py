@@ -328,9 +328,9 @@ class Agent:
         try:
             self.children.connect(call, body)
         except OSError as error:
-            from .core import diagnose
+            from .core.diagnose import RELAY_CANNOT
 
-            reason = diagnose.RELAY_CANNOT + "keep what ssh needs: %s" % error.strerror
+            reason = RELAY_CANNOT + "keep what ssh needs: %s" % error.strerror
             for spec in body["children"]:
                 self.node.connect_failed(spec["id"], call, "failed", reason, self.loop.now)
 

@@ -38,7 +38,7 @@ def main(machine: int, quorum: int, pause: float) -> int:
         client.ask("report", f"round {rounds}", {"lines": lines})
         if rounds % 5 == 0 and quorum:
             try:
-                client.ask("barrier", f"round-{rounds}", None, quorum, 0, 60.0)
+                client.ask("barrier", f"round-{rounds}", None, quorum, None, 60.0)
             except Refused:  # right if the others have been told to stop before they came here
                 if not select.select([0], [], [], 5.0)[0]:
                     raise

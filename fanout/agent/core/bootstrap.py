@@ -83,8 +83,8 @@ class Bootstrap:
         if end < 0:
             if len(self._buffer) > BANNER_MOST:
                 raise ValueError(
-                    "its login printed %d KiB and no agent started: let what its shell reads at login print only to a"
-                    " terminal, [ -t 1 ]" % (BANNER_MOST >> 10))
+                    "its login printed %d KiB and no agent started: it should print to terminals only, [ -t 1 ]" % (
+                        BANNER_MOST >> 10))
             return None
         self.banner = self._buffer[1:at]
         words: Any = self._buffer[at + len(GREETING) : end].decode("ascii", "replace").split()

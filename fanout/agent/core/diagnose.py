@@ -43,9 +43,8 @@ def ssh(code: int, stderr: str, python: str) -> tuple[str, str, bool]:
                 return outcome, "%s (ssh: %s)" % (remedy, last.rpartition(": ")[2]), passes
         return UNREACHABLE, "ssh failed: %s" % (last or "it said nothing"), True
     if code < 126 and (not last or "currently not available" in stderr):  # the words of nologin
-        return FAILED, ("its login shell ran nothing (exit %d%s): give the account one that does (chsh), not nologin or"
-                        " false, and no exit in what it reads at login; or log in as another user"
-                        ) % (code, ": " + last if last else ""), False
+        return FAILED, "its login shell ran nothing (exit %d%s): give it one by chsh, or log in as another user" % (
+            code, ": " + last if last else ""), False
     return remote(code, stderr, python)
 
 
